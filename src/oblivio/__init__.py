@@ -1,0 +1,1 @@
+"""oblivio: decide what a model learns, keeps and forgets, and show it."""

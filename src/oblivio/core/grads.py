@@ -1,0 +1,38 @@
+"""Grads: gradients, or any other values, by weight name; and the little algebra that rules and edits need."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+Grads = dict[str, Tensor]
+
+
+def add(a: Grads, b: Grads, scale: float | Tensor = 1.0) -> Grads:
+    """``a + scale * b``; a name that one of them lacks counts as zero there."""
+    out = dict(a)
+    for name, value in b.items():
+        out[name] = out[name] + scale * value if name in out else scale * value
+    return out
+
+
+def dot(a: Grads, b: Grads) -> Tensor:
+    """The inner product over the names both have."""
+    return sum(((a[k] * b[k]).sum() for k in a.keys() & b.keys()), start=torch.zeros(()))
+
+
+def norm(a: Grads) -> Tensor:
+    """The Euclidean norm over all names together."""
+    return torch.stack([v.norm() for v in a.values()]).norm() if a else torch.zeros(())
+
+
+def top(values: Grads, fraction: float) -> Grads:
+    """Boolean masks of the ``fraction`` of entries that are largest, ranked over all names at once.
+
+    Ties at the threshold go to the first in order, so that exactly ``floor(fraction * n)`` are chosen.
+    """
+    flat = torch.cat([v.flatten() for v in values.values()])
+    chosen = torch.zeros_like(flat, dtype=torch.bool)
+    chosen[torch.sort(flat, descending=True, stable=True).indices[: int(fraction * flat.numel())]] = True
+    pieces = chosen.split([v.numel() for v in values.values()])
+    return {k: m.view_as(v) for (k, v), m in zip(values.items(), pieces, strict=True)}

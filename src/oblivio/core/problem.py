@@ -1,0 +1,264 @@
+"""Problem: what is worked on. Named nets, named sources, a task; one request to forget or one experience to learn."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from oblivio.core import surgery
+from oblivio.core.errors import BadInput, nearest
+from oblivio.core.grads import Grads
+from oblivio.core.seeds import generator
+from oblivio.core.source import Batch, Source, as_source
+from oblivio.core.task import Task
+from oblivio.core.team import ALONE, Team
+from oblivio.core.term import On, Term
+from oblivio.core.where import Where, as_where, matches
+
+GOALS = ("retrained", "clean", "chance")
+PASS = 512  # rows of a batch in passes over a whole source; fixed, since it can change last bits
+
+
+class Nets(nn.ModuleDict):
+    """Networks by name. ``forward(fn)`` is ``fn(self)``, so that any entry can run at substituted weights."""
+
+    def forward(self, fn: Callable[[Nets], Any]) -> Any:
+        return fn(self)
+
+
+class Problem:
+    """Networks, sources and the task that joins them.
+
+    Args:
+        model: the module that is asked for, or a dict of modules with ``"model"`` among them.
+        task: a Task or its name; None chooses classification for integer labels and regression for floating ones.
+        goal: like ``retrained`` without the rows (default), ``clean`` as if never poisoned, at ``chance``.
+        seed: all randomness of a run derives from it.
+        features: dotted path of the feature layer, whose input is meant; default: the last linear layer.
+        records: what training left behind, by name.
+        sources: ``forget=``, ``retain=``, ``test=``, ...; see ``as_source`` for what each may be.
+
+    Raises BadInput for an empty forget set, ids that stand in both forget and retain, an unknown goal.
+    """
+
+    def __init__(self, model: nn.Module | Mapping[str, nn.Module], *, task: Task | str | None = None, goal: str = "retrained",
+                 seed: int = 0, features: str | None = None, records: Mapping[str, Any] | None = None,
+                 team: Team = ALONE, **sources: Any) -> None:
+        if goal not in GOALS:
+            raise BadInput(f"goal {goal!r} is unknown{nearest(goal, GOALS)}")
+        self.nets = Nets({"model": model} if isinstance(model, nn.Module) else dict(model))
+        self.goal, self.seed, self.turn, self.team = goal, seed, 0, team
+        self.records: dict[str, Any] = dict(records or {})
+        self.journal: surgery.Journal = []
+        self.snapshots: dict[str, Grads] = {}
+        self.frozen: dict[str, Tensor] = {}
+        self.made: dict[str, dict[str, Tensor]] = {}
+        self.moved = False  # whether the weights have left the start
+        self.passes: dict[str, int] = {}  # rows forwarded, by source
+        self._features = features
+        self.sources: dict[str, Source] = {}
+        for name, value in sources.items():
+            if value is not None:
+                self.sources[name] = self._named(name, as_source(value, name))
+        self._disjoint()
+        tasks = importlib.import_module("oblivio.tasks")  # a plug: the core knows no task by name
+        self.task: Task = tasks.resolve(task, self)
+        self.nets.to(team.device)
+
+    def _named(self, name: str, source: Source) -> Source:
+        source = source.take(np.arange(len(source))) if source.name not in ("", name) else source
+        source.name = name
+        return source.to(self.team.device)
+
+    def _disjoint(self) -> None:
+        forget, retain = self.sources.get("forget"), self.sources.get("retain")
+        if forget is not None and not len(forget):
+            raise BadInput("forget: no rows; choose at least one row to forget")
+        if forget is None or retain is None:
+            return
+        if not forget.comparable(retain):
+            return
+        common = np.intersect1d(forget.ids, retain.ids)
+        if len(common):
+            raise BadInput(f"forget and retain overlap in {len(common)} rows, first ids {common[:5].tolist()}; "
+                           "take them out of one of the two")
+
+
+    # --- weights
+
+    @property
+    def model(self) -> nn.Module:
+        """The net that is asked for."""
+        return self.nets["model"]
+
+    @property
+    def features(self) -> str:
+        """The layer whose input are the features: named, or the last linear layer of the model."""
+        if self._features is not None:
+            name = f"model.{self._features}"
+            if self._features not in dict(self.model.named_modules()):
+                raise BadInput(f"features: the model has no layer {self._features!r}"
+                               f"{nearest(self._features, dict(self.model.named_modules()))}")
+            return name
+        linear = [n for n, m in self.model.named_modules() if isinstance(m, nn.Linear)]
+        if not linear:
+            raise BadInput("the model has no linear layer to take features before; name one with features=")
+        return f"model.{linear[-1]}".rstrip(".")
+
+    def layer(self, name: str) -> str:
+        """Full name of a tapped layer; ``"features"`` is the feature layer."""
+        return self.features if name == "features" else name
+
+    def weights(self, pattern: str = "*") -> dict[str, nn.Parameter]:
+        """Weights by full name (``model.head.weight``); tied ones once. Raises BadInput where nothing matches."""
+        found = {n: p for n, p in self.nets.named_parameters() if matches(n, pattern)}
+        if not found:
+            names = [n for n, _ in self.nets.named_parameters()]
+            raise BadInput(f"no weight matches {pattern!r}; there are {', '.join(names[:8])}{' ...' * (len(names) > 8)}")
+        return found
+
+    def keep(self, name: str) -> None:
+        """Take a snapshot of all weights and buffers; tied tensors once."""
+        tensors = [*self.nets.named_parameters(), *self.nets.named_buffers()]
+        self.snapshots[name] = {n: t.detach().clone() for n, t in tensors}
+
+    def restore(self, name: str) -> None:
+        """Put a snapshot's values back where names and shapes still fit."""
+        with torch.no_grad():
+            for n, t in [*self.nets.named_parameters(), *self.nets.named_buffers()]:
+                if n in self.snapshots[name]:
+                    t.copy_(self.snapshots[name][n])
+
+    def operate(self, op: Callable[..., None], **arguments: Any) -> None:
+        """Change the structure by a registered surgery; it is journaled and replayed on loading."""
+        surgery.operate(self.nets, self.journal, op, **arguments)
+        self.nets.to(self.team.device)
+
+    # --- sources
+
+    def source(self, on: On) -> Source:
+        """The source of this name (BadInput where there is none), or the source itself."""
+        if isinstance(on, Source):
+            return on
+        try:
+            return self.sources[on]
+        except KeyError:
+            raise BadInput(f"the problem has no source {on!r}{nearest(on, self.sources)}") from None
+
+    def make(self, name: str, /, **columns: Tensor) -> None:
+        """Add a source in mid-run; it is saved with the run."""
+        self.made[name] = columns
+        self.sources[name] = self._named(name, as_source(columns))
+
+    # --- passes over whole sources, in evaluation mode
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """All modules in evaluation mode, and afterwards as they were."""
+        modes = [(m, m.training) for m in self.nets.modules()]
+        self.nets.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    def at(self, snapshot: str, fn: Callable[[Nets], Tensor]) -> Tensor:
+        """``fn(nets)`` at a snapshot's weights, frozen; ``"start"`` is the present while nothing has moved."""
+        with torch.no_grad(), self.evaluating():
+            if snapshot in self.snapshots:
+                return functional_call(self.nets, self.snapshots[snapshot], (fn,))  # type: ignore[no-any-return]
+            if snapshot == "start" and not self.moved:
+                return fn(self.nets)  # type: ignore[no-any-return]
+        raise BadInput(f"there is no snapshot {snapshot!r}{nearest(snapshot, self.snapshots)}; keep({snapshot!r}) first")
+
+    def tabulate(self, on: On, fn: Callable[[Nets, Batch], Tensor], size: int = PASS) -> Tensor:
+        """``fn(nets, batch)`` over all rows in order, in evaluation mode; shape (rows, ...)."""
+        source = self.source(on)
+        self.count(source.name, len(source))
+        with self.evaluating():
+            return torch.cat([fn(self.nets, batch) for batch in source.batches(size)])
+
+    def count(self, on: str, rows: int) -> None:
+        """Book forwarded rows, for the cost of the run."""
+        self.passes[on] = self.passes.get(on, 0) + rows
+
+    def freeze(self, on: On, take: Callable[[Tensor, Batch], Tensor]) -> None:
+        """Fill the cache of ``take(out, batch)`` of the start over ``on``; keep the start itself where rows are random."""
+        known = on in self.sources if isinstance(on, str) else True
+        if not known or self.source(on).random or self.task.random:
+            if "start" not in self.snapshots:
+                self.keep("start")
+            return
+        key = self.frozen_key(on, take, "start")
+        if key not in self.frozen:
+            self.frozen[key] = self.tabulate(
+                on, lambda _, batch: self.at("start", lambda nets: take(self.task.forward(nets, "model", batch), batch)))
+
+    def frozen_key(self, on: On, take: Callable[..., Tensor], at: str) -> str:
+        """What determines a cached table: source, snapshot, and the code and settings of ``take``."""
+        name = getattr(take, "__qualname__", None)
+        if name is not None and "<" in name:
+            raise BadInput(f"{name} has no name of its own to key a cache by; define it at the top of a module")
+        return f"{on if isinstance(on, str) else on.name}|{at}|{take.__module__}.{name or repr(take)}"
+
+    def predict(self, on: On, net: str = "model") -> Tensor:
+        """Served outputs over all rows; no gradient."""
+        with torch.no_grad():
+            return self.tabulate(on, lambda nets, batch: self._served(nets, net, batch))
+
+    def _served(self, nets: Nets, net: str, batch: Batch) -> Tensor:
+        module = nets[net]
+        serving = {**dict(nets.items()), net: module.predict} if isinstance(module, surgery.Wrap) else nets
+        return self.task.forward(serving, net, batch)  # type: ignore[arg-type]
+
+    def score(self, on: On) -> float:
+        """The mean of the task's figure (accuracy, error) over a source."""
+        with torch.no_grad():
+            values = self.tabulate(on, lambda nets, b: self.task.quality(self._served(nets, "model", b), b))
+        return float(values.double().mean())
+
+    def gradient(self, t: Term, where: Where | str = "model.*", chunk: int = PASS) -> Grads:
+        """The gradient of a term over its whole sources, in evaluation mode, at the present weights."""
+        from oblivio.core.step import Step
+
+        step = Step(self, "gradient", as_where(where).select(self), None, None if t.whole else chunk, train=False)
+        with torch.enable_grad(), self.evaluating(), moving(self.nets, step.selection):
+            return t.grad(step)
+
+    def copy(self) -> Problem:
+        """The same request on copies of the networks; sources are shared, being read only."""
+        other = copy.copy(self)
+        other.nets = copy.deepcopy(self.nets)
+        for name in ("sources", "records", "journal", "snapshots", "frozen", "made", "passes"):
+            setattr(other, name, copy.copy(getattr(self, name)))
+        return other
+
+
+@contextlib.contextmanager
+def moving(nets: Nets, names: Mapping[str, Any]) -> Iterator[None]:
+    """Only these weights need a gradient; afterwards as it was."""
+    before = [(p, p.requires_grad) for p in nets.parameters()]
+    named = dict(nets.named_parameters(remove_duplicate=False))
+    for p, _ in before:
+        p.requires_grad_(False)
+    for name in names:
+        named[name].requires_grad_(True)
+    try:
+        yield
+    finally:
+        for p, mode in before:
+            p.requires_grad_(mode)
+
+
+def rng(problem: Problem, *keys: int | str) -> torch.Generator:
+    """A generator for passes outside a step: a function of (seed, turn, keys)."""
+    return generator(problem.seed, problem.turn, *keys, device=problem.team.device)

@@ -1,0 +1,58 @@
+"""Task: how one kind of model turns a batch into outputs, a per-example loss and a per-example score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from oblivio.core.source import Batch
+
+if TYPE_CHECKING:
+    from oblivio.core.problem import Problem
+
+
+class Task:
+    """Base of all tasks. ``figure`` names the per-example quality that tables show; ``higher`` says which way is better.
+
+    All of ``each``, ``distance``, ``score`` and ``quality`` return shape (n,), one value an example.
+    """
+
+    name = ""
+    figure = ""
+    higher = True
+    random = False  # whether ``complete`` draws
+
+    def complete(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Draw once what all nets share for this batch (time, noise, mask); here nothing."""
+        return batch
+
+    def forward(self, nets: Mapping[str, nn.Module], net: str, batch: Batch) -> Tensor:
+        """The outputs of one net on a batch."""
+        out: Tensor = nets[net](batch["x"])
+        return out
+
+    def each(self, out: Tensor, batch: Batch) -> Tensor:
+        """The training loss of every example."""
+        raise NotImplementedError
+
+    def distance(self, out: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        """How far outputs are from target outputs: zero where equal, never negative. ``target`` comes first in a KL."""
+        raise NotImplementedError
+
+    def score(self, out: Tensor, batch: Batch) -> Tensor:
+        """The log-likelihood of every example's own target, up to a constant."""
+        return -self.each(out, batch)
+
+    def relabel(self, out: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Random targets in the form of ``batch["y"]``, the true one among those that may be drawn."""
+        raise NotImplementedError
+
+    def quality(self, out: Tensor, batch: Batch) -> Tensor:
+        """What ``figure`` names, for every example: 1 or 0 for accuracy, the error for a regression."""
+        raise NotImplementedError
+
+    def check(self, problem: Problem) -> None:
+        """Raise BadInput where labels and outputs do not fit each other."""

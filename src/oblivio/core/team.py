@@ -1,0 +1,73 @@
+"""Team: the processes that share one run. Alone by default; under torchrun, Accelerate says who is who."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from oblivio.core.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Team:
+    """``rank`` of ``size`` processes on ``device``; ``precision``: no, bf16 or fp16 autocast in forwards."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+    precision: str = "no"
+
+    def total(self, tensors: Iterable[Tensor]) -> None:
+        """Add up tensors over all processes, in place."""
+        if self.size > 1:
+            for tensor in tensors:
+                torch.distributed.all_reduce(tensor)
+
+    def agree(self, net: nn.Module) -> None:
+        """Give every process the buffers of the first, as batch-norm statistics differ by share."""
+        if self.size > 1:
+            for buffer in net.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.size > 1:
+            torch.distributed.barrier()
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Mixed precision of forwards, or nothing."""
+        if self.precision == "no":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision])
+
+
+ALONE = Team()
+
+
+def gather(processes: int | None = None, precision: str = "no", device: str | None = None) -> Team:
+    """The team this process belongs to. ``processes``: how many were asked for; fewer is an error.
+
+    Raises BadInput when the launcher started another number (``accelerate launch --cpu`` is known to start one).
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes is not None and processes != world:
+        raise BadInput(f"{processes} processes were asked for and {world} started; run "
+                       f"torchrun --nproc-per-node {processes} -m oblivio ...")
+    if world == 1 and precision == "no" and device in (None, "cpu") and not (device is None and _accelerator()):
+        return ALONE
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=device == "cpu" or not _accelerator(), mixed_precision=precision)
+    if accelerator.num_processes != world:
+        raise BadInput(f"{world} processes were started and {accelerator.num_processes} found each other")
+    return Team(accelerator.process_index, accelerator.num_processes, accelerator.device, precision)
+
+
+def _accelerator() -> bool:
+    return torch.accelerator.is_available()

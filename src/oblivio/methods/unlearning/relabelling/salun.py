@@ -1,0 +1,37 @@
+"""SalUn: random labels on the weights that the forgotten rows touch most."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from oblivio.core.plan import Stage
+from oblivio.core.registry import method
+from oblivio.methods.unlearning.relabelling.relabel import relabel
+from oblivio.terms import fit
+from oblivio.where import saliency
+
+
+@method(
+    paper="Fan et al., SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency, ICLR 2024",
+    needs=("forget", "retain"),
+    tasks=("classification", "binary", "multilabel", "regression"),
+    aliases=("saliency_unlearning", "saliency"),
+    cost="one pass over forget for the mask, then epochs over forget and retain",
+)
+def salun(
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.5,
+    lr: Annotated[float, Field(gt=0)] = 0.013,
+    epochs: Annotated[float, Field(gt=0)] = 5,
+    batch: Annotated[int, Field(gt=0)] = 64,
+    wd: Annotated[float, Field(ge=0)] = 5e-4,
+) -> Stage:
+    """Random relabelling, restricted to the share of weights whose forget gradient is largest.
+
+    Equation: min CE(forget, random y') + CE(retain), over the ``keep`` share of weights with largest |grad CE(forget)|.
+    Needs: forgotten rows with labels, retained rows.
+    Fails: on plain random rows the relabelled ones end below what a retrained model gives them; see its claim.
+    """
+    plan = relabel(lr=lr, epochs=epochs, batch=batch, wd=wd)
+    return plan.but(where=saliency(fit("forget"), keep))  # type: ignore[no-any-return]

@@ -1,0 +1,81 @@
+"""A table's fitted part: imputing, standardising and one-hot coding, inside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class TablePreprocess(nn.Module):
+    """From raw columns ``(n, len(sizes))`` to numbers ``(n, outputs)``: standardised, one-hot, indicators.
+
+    A column of numbers becomes one output: NaN replaced by the median, then ``(x - mean) / std``. A column of category
+    codes becomes one output a category. Every column in ``gaps`` adds an indicator of missing values. What the fit did
+    not see (a category, an unknown code, a gap) is all zeros: no weight was trained for it. The statistics are buffers:
+    data, not weights. The columns of numbers come first in the output, then the categories, then the indicators.
+
+    Args:
+        sizes: for each column the number of its categories, coded 0, 1, ...; 0 for a column of numbers.
+        gaps: places of the columns that get an indicator.
+    """
+
+    median: Tensor
+    mean: Tensor
+    std: Tensor
+    seen: Tensor
+    seen_gap: Tensor
+
+    def __init__(self, sizes: Sequence[int], gaps: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.sizes, self.gaps = list(sizes), list(gaps)
+        self.numbers = [place for place, size in enumerate(sizes) if size == 0]
+        slots = [(place, code) for place, size in enumerate(sizes) for code in range(size)]
+        self.slot_places, self.slot_codes = [p for p, _ in slots], [c for _, c in slots]
+        self.register_buffer("median", torch.zeros(len(self.numbers)))
+        self.register_buffer("mean", torch.zeros(len(self.numbers)))
+        self.register_buffer("std", torch.ones(len(self.numbers)))
+        self.register_buffer("seen", torch.ones(len(slots)))
+        self.register_buffer("seen_gap", torch.ones(len(self.gaps)))
+
+    @property
+    def outputs(self) -> int:
+        """Width of what ``forward`` returns."""
+        return len(self.numbers) + len(self.slot_places) + len(self.gaps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raw columns ``(n, columns)`` to ``(n, outputs)``."""
+        numbers = (self._filled(x) - self.mean) / self.std
+        return torch.cat([numbers, self._one_hot(x) * self.seen, self._missing(x) * self.seen_gap], dim=1)
+
+    def _filled(self, x: Tensor) -> Tensor:
+        numbers = x[:, self.numbers]
+        return torch.where(numbers.isnan(), self.median, numbers)
+
+    def _one_hot(self, x: Tensor) -> Tensor:
+        codes = torch.tensor(self.slot_codes, device=x.device, dtype=x.dtype)
+        return (x[:, self.slot_places] == codes).to(x.dtype)
+
+    def _missing(self, x: Tensor) -> Tensor:
+        return x[:, self.gaps].isnan().to(x.dtype)
+
+
+def fit_table(x: Tensor, sizes: Sequence[int], gaps: Sequence[int] = ()) -> TablePreprocess:
+    """The ``TablePreprocess`` of the rows ``x`` ``(n, len(sizes))``, and of no other.
+
+    A column of numbers without any gets the median 0; of a constant one only the mean is removed. The median of an even
+    count is the lower of the two in the middle.
+    """
+    module = TablePreprocess(sizes, gaps)
+    numbers = x[:, module.numbers].double()
+    median = numbers.nanmedian(dim=0).values.nan_to_num(0.0)
+    filled = torch.where(numbers.isnan(), median, numbers)
+    variance, mean = torch.var_mean(filled, dim=0, correction=0)
+    constant = filled.amin(dim=0) == filled.amax(dim=0)
+    module.median.copy_(median)
+    module.mean.copy_(mean)
+    module.std.copy_(torch.where(constant, 1.0, variance.sqrt()))
+    module.seen.copy_(module._one_hot(x).amax(dim=0))
+    module.seen_gap.copy_(module._missing(x).amax(dim=0))
+    return module

@@ -1,0 +1,7 @@
+"""Wheres that several methods share: which weights may move."""
+
+from oblivio.core.where import Names as names
+from oblivio.where.saliency import saliency
+from oblivio.where.surviving import surviving
+
+__all__ = ["names", "saliency", "surviving"]
