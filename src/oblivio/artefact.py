@@ -100,15 +100,16 @@ def save(
     files.write_json(folder / META, asdict(replace(meta, sha256=_digest(folder / WEIGHTS))))
 
 
-def read(folder: Path, base: nn.Module | None = None) -> Artefact:
+def read(folder: Path, base: nn.Module | None = None, factory: str | None = None) -> Artefact:
     """The model in ``folder``. Torch's random state is left as it was.
 
-    Weights are never unpickled, but an architecture ``package.module:factory`` is imported and called: read only
-    folders that you trust to name it.
+    Nothing that a folder names is run on its word alone: weights are never unpickled, and an architecture
+    ``package.module:factory`` is imported and called only where the caller names the same one.
 
     Args:
         folder: what ``save`` wrote.
         base: the module before any surgery, for a model that was saved without its architecture. It is copied.
+        factory: the user's own ``package.module:factory`` that the model was built by, where it was.
 
     Raises:
         BadInput: no model there, or half of one; a pickle; a newer schema; weights that are not the ones written or
@@ -118,7 +119,7 @@ def read(folder: Path, base: nn.Module | None = None) -> Artefact:
     if _digest(path) != meta.sha256:
         raise BadInput(f"{path} is not the file that {META} was written for: the checksums differ")
     architecture = None if meta.architecture is None else Architecture.from_json(meta.architecture)
-    nets = {"model": _before_surgery(folder, architecture, base)}
+    nets = {"model": _before_surgery(folder, architecture, base, factory)}
     replay(nets, meta.journal)
     _assign(nets["model"], files.read_tensors(path), meta.tied, path)
     return Artefact(nets["model"].eval(), meta.task, meta.classes, architecture, meta.journal, meta.provenance)
@@ -202,11 +203,18 @@ def _check_folder(folder: Path) -> None:
         raise BadInput(f"{folder} holds no model: there is no {META}{half}")
 
 
-def _before_surgery(folder: Path, architecture: Architecture | None, base: nn.Module | None) -> nn.Module:
+def _before_surgery(
+    folder: Path, architecture: Architecture | None, base: nn.Module | None, factory: str | None
+) -> nn.Module:
     if base is not None:
         return copy.deepcopy(base)
     if architecture is None:
         raise BadInput(f"{folder} was saved without its architecture; give the module that it was made from as base")
+    if ":" in architecture.name and architecture.name != factory:
+        raise BadInput(
+            f"{folder} names the code {architecture.name} to build its model; it is run only if you say so: "
+            f"factory={architecture.name!r}"
+        )
     with torch.random.fork_rng(devices=[]):
         return architecture.build()
 

@@ -213,9 +213,10 @@ class Problem:
     def predict(self, on: On, net: str = "model") -> Tensor:
         """Served outputs over all rows; no gradient."""
         with torch.no_grad():
-            return self.tabulate(on, lambda nets, batch: self._served(nets, net, batch))
+            return self.tabulate(on, lambda nets, batch: self.served(nets, batch, net))
 
-    def _served(self, nets: Nets, net: str, batch: Batch) -> Tensor:
+    def served(self, nets: Nets, batch: Batch, net: str = "model") -> Tensor:
+        """The outputs that are served: a Wrap's ``predict``, else the forward."""
         module = nets[net]
         serving = {**dict(nets.items()), net: module.predict} if isinstance(module, surgery.Wrap) else nets
         return self.task.forward(serving, net, batch)  # type: ignore[arg-type]
@@ -223,7 +224,7 @@ class Problem:
     def score(self, on: On) -> float:
         """The mean of the task's figure (accuracy, error) over a source."""
         with torch.no_grad():
-            values = self.tabulate(on, lambda nets, b: self.task.quality(self._served(nets, "model", b), b))
+            values = self.tabulate(on, lambda nets, b: self.task.quality(self.served(nets, b), b))
         return float(values.double().mean())
 
     def gradient(self, t: Term, where: Where | str = "model.*", chunk: int = PASS) -> Grads:

@@ -177,7 +177,8 @@ class Run:
             if pointer["fingerprint"].get(key) != mine:
                 raise BadInput(f"{self.folder} was run with {key} = {pointer['fingerprint'].get(key)}; now it is {mine}")
         last = self.folder / pointer["folder"]
-        tensors = read_tensors(last / "tensors.safetensors")
+        # cloned, because bits can depend on the alignment of memory, and only memory from torch is aligned
+        tensors = {k: v.clone() for k, v in read_tensors(last / "tensors.safetensors").items()}
         self._take(unpack(read_json(last / "state.json"), tensors))
         self._resumed = True
         return self

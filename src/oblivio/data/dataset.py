@@ -39,13 +39,14 @@ class Dataset:
         train: rows to train on.
         test: rows to test on.
         task: ``classification`` (y: class numbers, int64, (n,)), ``binary`` (y: 0 or 1, int64, (n,); one output),
-            ``multilabel`` (y: 0 or 1, float32, (n, outputs)) or ``regression`` (y: float32, (n,), or (n, outputs)
-            for several targets).
+            ``multilabel`` (y: 0 or 1, int64, (n, outputs)) or ``regression`` (y: float32, (n,), or (n, outputs) for
+            several targets).
         inputs: shape of one row of ``x``: (channels, height, width) in [0, 1], or (columns,) of raw numbers and
             category codes, NaN where missing.
         outputs: logits or values that a model gives for a row.
         classes: what the labels stand for, in their order.
-        fields: the user's names for columns, for selecting rows by them.
+        fields: the user's names for columns, for selecting rows by them; ``class`` or the target's name gives the
+            labels as words, ``y`` as numbers.
         preprocess: what must be fitted to the rows a model is trained on: ``"channels"`` (mean and deviation of each
             channel), the layout of a table, or None. See ``fit_preprocess``.
         notes: what was done to the data, one sentence each.

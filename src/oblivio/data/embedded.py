@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from oblivio.core.source import Tensors
@@ -28,7 +27,7 @@ def digits() -> Dataset:
     train, test = _halves({"x": x, "y": torch.from_numpy(found.target).long()}, DIGITS_TEST, found.target)
     classes = tuple(str(c) for c in range(10))
     return Dataset(
-        "digits", train, test, "classification", (1, 8, 8), 10, classes, {"y": Field("y", words=classes)}, "channels",
+        "digits", train, test, "classification", (1, 8, 8), 10, classes, {"class": Field("y", words=classes)}, "channels",
         ("Optical Recognition of Handwritten Digits (E. Alpaydin, C. Kaynak, UCI), its test part as scikit-learn "
          "ships it; grey values 0 to 16 divided by 16", _split_note(train, test, "stratified by class")), UCI,
     )  # fmt: skip
@@ -44,7 +43,7 @@ def breast_cancer() -> Dataset:
     classes = tuple(found.target_names.tolist())
     return Dataset(
         "breast_cancer", train, test, "binary", (30,), 1, classes,
-        _fields(found.feature_names, Field("y", words=classes)), Layout((0,) * 30),
+        {**_measured(found.feature_names), "class": Field("y", words=classes)}, Layout((0,) * 30),
         ("Breast Cancer Wisconsin, diagnostic (W. Wolberg, O. Mangasarian, N. Street, UCI); no values are missing",
          _split_note(train, test, "stratified by class")), UCI,
     )  # fmt: skip
@@ -57,8 +56,7 @@ def diabetes() -> Dataset:
     found = load_diabetes(scaled=False)
     train, test = _halves({"x": found.data, "y": torch.from_numpy(found.target).float()}, TEST, None)
     return Dataset(
-        "diabetes", train, test, "regression", (10,), 1, None, _fields(found.feature_names, Field("y")),
-        Layout((0,) * 10),
+        "diabetes", train, test, "regression", (10,), 1, None, _measured(found.feature_names), Layout((0,) * 10),
         ("Diabetes (B. Efron, T. Hastie, I. Johnstone, R. Tibshirani, Least Angle Regression, 2004), measurements and "
          "target in their own units; no values are missing", _split_note(train, test, "drawn at random")),
         "none stated by the authors",
@@ -72,10 +70,12 @@ def _halves(columns: dict[str, Any], test: float | int, strata: Any) -> tuple[Te
     return rows.take(train), rows.take(test_rows)
 
 
-def _fields(names: Sequence[str], target: Field) -> dict[str, Field]:
-    return {**{str(name): Field("x", place) for place, name in enumerate(np.asarray(names).tolist())}, "y": target}
+def _measured(names: Sequence[str]) -> dict[str, Field]:
+    return {str(name): Field("x", place) for place, name in enumerate(names)}
 
 
 def _split_note(train: Tensors, test: Tensors, how: str) -> str:
-    return f"{len(train):,} rows to train on and {len(test):,} to test, {how} once and for all (seed {SEED}); " \
-           "ids are positions in the whole set"
+    return (
+        f"{len(train):,} rows to train on and {len(test):,} to test, {how} once and for all (seed {SEED}); "
+        "ids are positions in the whole set"
+    )

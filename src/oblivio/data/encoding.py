@@ -47,17 +47,20 @@ class Coding:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """One sentence a column with categories or missing values."""
+        """One sentence a column with categories or missing values, and one on unseen categories."""
         each = zip(self.names, self.words, self.missing, strict=True)
-        return tuple(_note(*column) for column in each if column[1] or column[2])
+        unseen = "a category that does not occur in the rows a model is trained on is all zeros to that model"
+        return (*(_note(*column) for column in each if column[1] or column[2]), *([unseen] if any(self.words) else []))
 
     def encode(self, frame: DataFrame) -> Values:
         """float64, shape (rows, columns): numbers, codes 0, 1, ..., NaN where missing, -1 for an unknown category.
 
         float64, so that whole numbers and times stay exact where rows are selected by them; batches are float32.
         """
-        each = (codes(frame[name], words) if words else numbers(frame[name])
-                for name, words in zip(self.names, self.words, strict=True))
+        each = (
+            codes(frame[name], words) if words else numbers(frame[name])
+            for name, words in zip(self.names, self.words, strict=True)
+        )
         return np.stack(list(each), axis=1)
 
 
@@ -92,12 +95,14 @@ def numbers(series: Series[Any]) -> Values:
 
 
 def vocabulary(series: Series[Any]) -> Words:
-    """The texts of a column: those that its type declares, in that order, or those that occur, in alphabetical order."""
+    """The texts of a column: those that its type declares, in its order, else those that occur, sorted."""
     declared = getattr(series.dtype, "categories", None)
     words = tuple(sorted(_text(series).dropna().unique())) if declared is None else tuple(map(str, declared))
     if len(words) > MOST_CATEGORIES:
-        raise BadInput(f"column {series.name!r} holds {len(words):,} different texts, and categories end at "
-                       f"{MOST_CATEGORIES:,}; leave it out, or give it the role id or group")
+        raise BadInput(
+            f"column {series.name!r} holds {len(words):,} different texts, and categories end at "
+            f"{MOST_CATEGORIES:,}; leave it out, or give it the role id or group"
+        )
     return words
 
 
@@ -136,7 +141,9 @@ def _text(series: Series[Any]) -> Series[Any]:
 
 def _note(name: str, words: Words, missing: int) -> str:
     if not words:
-        return (f"{name}: {missing:,} missing values are replaced by the median of the rows that a model is trained "
-                "on, and a column says which")
+        return (
+            f"{name}: {missing:,} missing values are replaced by the median of the rows that a model is trained "
+            "on, and a column says which"
+        )
     gap = f"; {missing:,} missing values are a category of their own" if missing else ""
     return f"{name}: {len(words):,} categories, one-hot{gap}"

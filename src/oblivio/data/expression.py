@@ -149,7 +149,7 @@ def parse(text: str) -> Condition:
 
 def fail(text: str, at: int, problem: str) -> NoReturn:
     """Raise BadInput with the position in ``text``."""
-    near = f"near {text[at:at + 20]!r}" if at < len(text) else "at the end"
+    near = f"near {text[at : at + 20]!r}" if at < len(text) else "at the end"
     raise BadInput(f"condition {text!r}: {problem} (character {at + 1}, {near})")
 
 
@@ -290,8 +290,12 @@ class _Columns:
         """The values of both; text and numbers do not compare."""
         values = self[left], self[right]
         if _is_text(values[0]) != _is_text(values[1]):
-            fail(self.text, right.at, f"{_described(left, values[0])} cannot be compared with "
-                                      f"{_described(right, values[1])}; quote text, leave numbers bare")
+            fail(
+                self.text,
+                right.at,
+                f"{_described(left, values[0])} cannot be compared with "
+                f"{_described(right, values[1])}; quote text, leave numbers bare",
+            )
         return values
 
 

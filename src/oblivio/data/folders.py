@@ -17,8 +17,9 @@ from oblivio.data.splitting import Places, cut
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
-def folder(path: str | Path, *, size: Size = 32, channels: int = 3, test: float | str | Path = 0.2,
-           seed: int = 0) -> Dataset:
+def folder(
+    path: str | Path, *, size: Size = 32, channels: int = 3, test: float | str | Path = 0.2, seed: int = 0
+) -> Dataset:
     """Read a folder of images, one subfolder a class; images are opened when they are read.
 
     Args:
@@ -42,12 +43,14 @@ def folder(path: str | Path, *, size: Size = 32, channels: int = 3, test: float 
         train, held, how = listing, Listing.of(Path(test)), "from a folder of their own"
         _check_same(train, held)
     height, width = shape(size)
-    sources = [half.source((height, width), channels) for half in (train, held)]
     return Dataset(
-        Path(path).name, *sources, "classification", (channels, height, width), len(listing.classes), listing.classes,
-        {"y": Field("y", words=listing.classes)}, "channels",
-        (f"{len(train.names):,} images to train on and {len(held.names):,} to test, {how}",
-         f"resized to {height} x {width}, {channels} channels, values 0 to 255 divided by 255; ids are relative paths"),
+        name=Path(path).name, train=train.source((height, width), channels),
+        test=held.source((height, width), channels), task="classification", inputs=(channels, height, width),
+        outputs=len(train.classes), classes=train.classes, fields={"class": Field("y", words=train.classes)},
+        preprocess="channels",
+        notes=(f"{len(train.names):,} images to train on and {len(held.names):,} to test, {how}",
+               f"resized to {height} x {width}, {channels} channels, values 0 to 255 divided by 255; ids are relative "
+               "paths"),
     )  # fmt: skip
 
 

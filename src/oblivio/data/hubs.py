@@ -18,8 +18,16 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 
-def hub(name: str, roles: Mapping[str, str], *, task: str, train: str = "train", test: str | float = "test",
-        seed: int = 0, size: Size = 32) -> Dataset:
+def hub(
+    name: str,
+    roles: Mapping[str, str],
+    *,
+    task: str,
+    train: str = "train",
+    test: str | float = "test",
+    seed: int = 0,
+    size: Size = 32,
+) -> Dataset:
     """Read a data set through the ``datasets`` library.
 
     Args:
@@ -52,8 +60,9 @@ def _loaded(name: str, only: str) -> Mapping[str, Split]:
     try:
         found = library.load_from_disk(name) if saved else library.load_dataset(name)
     except (OSError, ValueError, RuntimeError) as error:  # no network, no such set, a set that needs code
-        raise BadInput(f"{name!r} cannot be loaded by datasets: {error}; without a network, give a folder that "
-                       "save_to_disk wrote") from None
+        raise BadInput(
+            f"{name!r} cannot be loaded by datasets: {error}; without a network, give a folder that save_to_disk wrote"
+        ) from None
     return {only: found} if isinstance(found, library.Dataset) else found
 
 
@@ -73,8 +82,9 @@ def _joined(train: Split, test: Split) -> Split:
 
 def _check_readable(rows: Split, roles: Mapping[str, str]) -> None:
     for column in set(roles) & (set(rows.column_names) - set(_kinds(rows))):
-        raise BadInput(f"column {column!r} holds {rows.features[column]}; numbers, text, class labels and images are "
-                       "read")
+        raise BadInput(
+            f"column {column!r} holds {rows.features[column]}; numbers, text, class labels and images are read"
+        )
     for column, kind in _kinds(rows).items():
         if (kind == "Image") != (roles.get(column) == "image") and column in roles:
             raise BadInput(f"column {column!r} holds {kind}, which does not suit the role {roles[column]!r}")

@@ -61,8 +61,10 @@ def _reader(name: str) -> Callable[..., Dataset]:
         return partial(table, name)
     if Path(name).is_dir():
         return partial(folder, name)
-    raise BadInput(f"no data set is called {name!r}{nearest(name, names())}; your own is a .csv or .parquet file, a "
-                   f"folder of images, or {HUB}<repository>")
+    raise BadInput(
+        f"no data set is called {name!r}{nearest(name, names())}; your own is a .csv or .parquet file, a "
+        f"folder of images, or {HUB}<repository>"
+    )
 
 
 def _check_options(name: str, reader: Callable[..., Dataset], options: dict[str, Any]) -> None:

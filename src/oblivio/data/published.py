@@ -76,18 +76,22 @@ def published(name: str) -> Dataset:
     arrays = _read(path)
     train, test = (_rows(arrays, half, known.ids) for half in ("train", "test"))
     classes = known.classes or tuple(arrays["class_names"].tolist())
-    fields = {"y": Field("y", words=classes)}
+    fields = {"class": Field("y", words=classes)}
     if "coarse_names" in arrays:
         fields["coarse"] = Field("coarse", words=tuple(arrays["coarse_names"].tolist()))
     inputs = tuple(train.data["x"].shape[1:])
-    notes = (known.origin, "grey or colour values 0 to 255 divided by 255; the split is the published one",
-             f"ids are {_id_note(known.ids)}")
-    return Dataset(name, train, test, "classification", inputs, len(classes), classes, fields, "channels", notes,
-                   known.licence)
+    notes = (
+        known.origin,
+        "grey or colour values 0 to 255 divided by 255; the split is the published one",
+        f"ids are {_id_note(known.ids)}",
+    )
+    return Dataset(
+        name, train, test, "classification", inputs, len(classes), classes, fields, "channels", notes, known.licence
+    )
 
 
 def _id_note(ids: str | None) -> str:
-    return {None: "positions in the file", "idx": "positions in the official set", "filename": "official file names"}[ids]
+    return {"idx": "positions in the official set", "filename": "official file names"}.get(ids or "", "positions")
 
 
 def _rows(arrays: Arrays, half: str, ids: str | None) -> Tensors:
@@ -144,8 +148,10 @@ def _downloaded(name: str) -> Path:
     except BadInput as error:
         raise BadInput(f"{name}.npz was not found: {error}; or {place}") from None
     except (OSError, ValueError, RuntimeError) as error:  # no network, no such set, a hub that answers oddly
-        raise BadInput(f"{name}.npz was not found, and {known.hub[0]} cannot be loaded from the hub "
-                       f"({type(error).__name__}); {place}") from None
+        raise BadInput(
+            f"{name}.npz was not found, and {known.hub[0]} cannot be loaded from the hub "
+            f"({type(error).__name__}); {place}"
+        ) from None
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,8 +167,11 @@ def _from_hub(hub: tuple[str, str, str], each: tuple[int, int] | None) -> dict[s
         y = np.array(halves[half][label], dtype=np.uint8)
         places = np.arange(len(y)) if each is None else _first_of_each(y, each[i])
         rows = halves[half].select(places)
-        arrays |= {f"x_{half}": np.stack([np.array(row[image]) for row in rows]), f"y_{half}": y[places],
-                   f"idx_{half}": places.astype(np.int32)}
+        arrays |= {
+            f"x_{half}": np.stack([np.array(row[image]) for row in rows]),
+            f"y_{half}": y[places],
+            f"idx_{half}": places.astype(np.int32),
+        }
     return arrays
 
 

@@ -39,8 +39,14 @@ def assign(columns: Sequence[str], roles: Mapping[str, str]) -> Roles:
     inputs = by_role["input"] if named else rest
     if not inputs and not by_role["image"]:
         raise BadInput(f"no column is left as an input; the columns are {', '.join(columns)}")
-    return Roles(tuple(inputs), tuple(by_role["target"]), _only(by_role["id"]), _only(by_role["group"]),
-                 _only(by_role["image"]), tuple(rest) if named else ())
+    return Roles(
+        tuple(inputs),
+        tuple(by_role["target"]),
+        _only(by_role["id"]),
+        _only(by_role["group"]),
+        _only(by_role["image"]),
+        tuple(rest) if named else (),
+    )
 
 
 def _check_known(columns: Sequence[str], roles: Mapping[str, str]) -> None:
@@ -53,16 +59,19 @@ def _check_known(columns: Sequence[str], roles: Mapping[str, str]) -> None:
 
 def _check_counts(by_role: Mapping[str, list[str]]) -> None:
     if by_role["text"]:
-        raise BadInput(f"column {by_role['text'][0]!r} is text, and this release has no model of text; leave it out, "
-                       "or give it the role input if it holds categories")
+        raise BadInput(
+            f"column {by_role['text'][0]!r} is text, and this release has no model of text; leave it out, "
+            "or give it the role input if it holds categories"
+        )
     if not by_role["target"]:
         raise BadInput("no column has the role target; say which one is to be predicted")
     for role in ("id", "group", "image"):
         if len(by_role[role]) > 1:
             raise BadInput(f"{', '.join(by_role[role])} all have the role {role}; one can")
     if by_role["image"] and by_role["input"]:
-        raise BadInput(f"{by_role['image'][0]!r} is an image and {by_role['input'][0]!r} an input; a model takes one "
-                       "or the other")
+        raise BadInput(
+            f"{by_role['image'][0]!r} is an image and {by_role['input'][0]!r} an input; a model takes one or the other"
+        )
 
 
 def _only(columns: Sequence[str]) -> str | None:

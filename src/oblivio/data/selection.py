@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,11 +14,12 @@ from oblivio.core.source import Source
 from oblivio.data.columns import Fields, Values, column, named
 from oblivio.data.expression import parse
 from oblivio.data.identity import places_of, read_ids
-from oblivio.data.splitting import Places
+from oblivio.data.splitting import Places, drawing
 
 Request: TypeAlias = str | Mapping[str, Any]
 
 SHOWN = 12  # values that a message lists
+LONGEST = 100  # characters of a request that a message repeats
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Spec:
     value: Any
 
     def __str__(self) -> str:
-        return f"{self.kind}={self.value}"
+        text = f"{self.kind}={self.value}"
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def spec(request: Request) -> Spec:
@@ -74,8 +75,8 @@ def select(source: Source, request: Request, seed: int = 0, fields: Fields | Non
         BadInput: no row is named (the message has what there is), or a request that cannot be read.
     """
     asked = spec(request)
-    rows = _Rows(source, fields or {}, seed)
-    found = SELECT[asked.kind](rows, asked)
+    rows = Named(source, fields or {})
+    found = _by_chance(len(source), asked, seed) if asked.kind == "random" else SELECT[asked.kind](rows, asked)
     places = np.flatnonzero(found) if found.dtype == bool else np.sort(found)
     if not len(places):
         raise BadInput(f"{asked} names none of {len(source)} rows{rows.shown}")
@@ -89,25 +90,9 @@ def split(source: Source, request: Request, seed: int = 0, fields: Fields | None
     return source.take(np.flatnonzero(goes)), source.take(np.flatnonzero(~goes))
 
 
-class _Rows:
-    """Columns by name, remembering what was looked at, for the message when nothing is found."""
-
-    def __init__(self, source: Source, fields: Fields, seed: int) -> None:
-        self.source, self.fields, self.seed = source, fields, seed
-        self.read: dict[str, Values] = {}
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, name: str) -> Values:
-        if name not in self.read:
-            self.read[name] = named(self.source, name, self.fields)
-        return self.read[name]
-
-    @property
-    def shown(self) -> str:
-        """The values of the columns that were looked at."""
-        return "".join(f"; {name} {_range(values)}" for name, values in self.read.items())
+def _shown(rows: Named) -> str:
+    """The values of the columns that were looked at."""
+    return "".join(f"; {name} {_range(values)}" for name, values in rows.known.items())
 
 
 def _range(values: Values) -> str:
@@ -122,6 +107,78 @@ def _range(values: Values) -> str:
 
 
 def _by_class(rows: _Rows, asked: Spec) -> Values:
-    field = rows.fields.get("y")
+    """Rows of these classes; of a row with several labels, one is enough."""
+    if "y" not in rows.source.columns:
+        raise BadInput(f"{asked}: the rows have no labels (no column 'y')")
+    field = rows.fields.get(rows.known_as("y"))
     words = () if field is None or field.words is None else tuple(map(str, field.words))
-    ...
+    numbers = [_class_number(value, words) for value in _listed(asked.value)]
+    labels = rows.read["y"] = column(rows.source, "y")
+    if labels.ndim == 1:
+        return np.isin(labels, numbers)
+    _check_label(asked, numbers, labels.shape[1])
+    return np.asarray(labels[:, numbers].any(axis=1))
+
+
+def _class_number(value: Any, words: tuple[str, ...]) -> int:
+    """A class by its name, else by its number; a name that is a number comes first."""
+    text = str(value)
+    if text in words:
+        return words.index(text)
+    if not text.isdecimal() or (words and int(text) >= len(words)):
+        raise BadInput(f"there is no class {text!r}{nearest(text, words)}")
+    return int(text)
+
+
+def _check_label(asked: Spec, numbers: list[int], labels: int) -> None:
+    if max(numbers) >= labels:
+        raise BadInput(f"{asked}: the rows have labels 0 to {labels - 1}")
+
+
+def _by_group(rows: _Rows, asked: Spec) -> Values:
+    if "group" not in rows.source.columns:
+        raise BadInput(f"{asked}: the rows have no groups; give a column the role group, or the name 'group'")
+    groups = rows[rows.known_as("group")]
+    return np.isin(groups, [_like(value, groups, asked) for value in _listed(asked.value)])
+
+
+def _like(value: Any, values: Values, asked: Spec) -> str | float:
+    """``value`` as text where ``values`` are text, else as a number."""
+    if values.dtype.kind not in "iufb":
+        return str(value)
+    try:
+        return int(value) if values.dtype.kind == "i" else float(value)
+    except ValueError:
+        raise BadInput(f"{asked}: the groups are numbers; {value!r} is none") from None
+
+
+def _by_id(rows: _Rows, asked: Spec) -> Values:
+    wanted = read_ids(asked.value) if isinstance(asked.value, (str, Path)) else _listed(asked.value)
+    return places_of(rows.source.ids, wanted)
+
+
+def _by_condition(rows: _Rows, asked: Spec) -> Values:
+    return parse(str(asked.value)).rows(rows.__getitem__, len(rows))
+
+
+def _by_chance(rows: _Rows, asked: Spec) -> Values:
+    """So many rows as the share comes to, rounded, drawn without repetition."""
+    try:
+        share = float(asked.value)
+    except (TypeError, ValueError):
+        share = 0.0
+    if not 0 < share <= 1:
+        raise BadInput(f"{asked}: a random share is a number above 0 and at most 1, such as 0.05")
+    order: Values = drawing("random rows", rows.seed).permutation(len(rows))
+    return order[: round(share * len(rows))]
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, np.ndarray):
+        return list(value.tolist())
+    return list(value) if isinstance(value, (list, tuple, set)) else [value]
+
+
+SELECT: dict[str, Callable[[_Rows, Spec], Values]] = {
+    "class": _by_class, "ids": _by_id, "where": _by_condition, "random": _by_chance, "group": _by_group,
+}  # fmt: skip

@@ -7,8 +7,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from oblivio.core.errors import BadInput
+from oblivio.core.seeds import mix
 
 Places: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+
+
+def drawing(*keys: int | str) -> np.random.RandomState:
+    """A generator whose numbers are the same in every version of NumPy, which promises that of this one alone."""
+    return np.random.RandomState(mix(*keys) % 2**32)
 
 
 def cut(length: int, test: float | int, seed: int, strata: Any = None) -> tuple[Places, Places]:
@@ -32,7 +38,7 @@ def cut(length: int, test: float | int, seed: int, strata: Any = None) -> tuple[
 
 def _spread(length: int, seed: int, strata: Any) -> Places:
     """A random order of which every beginning holds each stratum in proportion."""
-    random = np.random.RandomState(seed)  # noqa: NPY002  the one stream that NumPy promises never to change
+    random = drawing("split", seed)
     order = random.permutation(length)
     if strata is None:
         return order

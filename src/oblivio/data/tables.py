@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,8 +14,8 @@ from torch import Tensor
 from oblivio.core.errors import BadInput
 from oblivio.core.source import Source, Tensors
 from oblivio.data.columns import Field, Values
-from oblivio.data.dataset import Dataset, Task, known_task
-from oblivio.data.encoding import Coding, codes, coding, identities, is_whole, vocabulary, whole
+from oblivio.data.dataset import Dataset, Preprocess, Task, known_task
+from oblivio.data.encoding import codes, coding, identities, is_whole, vocabulary, whole
 from oblivio.data.extras import need
 from oblivio.data.pictures import Files, Labelled, Pictures, Size, shape
 from oblivio.data.roles import Roles, assign
@@ -25,13 +25,21 @@ from oblivio.data.targets import Targets, targets
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
+Halves: TypeAlias = tuple[Places, Places]  # places of the training and of the test rows
 Open: TypeAlias = "Callable[[Series[Any]], Callable[[int], Any]]"  # from a column's values to images by place
 
 FORMATS = {".csv": "read_csv", ".gz": "read_csv", ".parquet": "read_parquet"}
 
 
-def table(path: str | Path, roles: Mapping[str, str], *, task: str, test: float | str | Path = 0.2, seed: int = 0,
-          size: Size = 32) -> Dataset:
+def table(
+    path: str | Path,
+    roles: Mapping[str, str],
+    *,
+    task: str,
+    test: float | str | Path = 0.2,
+    seed: int = 0,
+    size: Size = 32,
+) -> Dataset:
     """Read a table.
 
     Args:
@@ -87,7 +95,7 @@ class Rows:
             raise BadInput(f"the table to test on lacks the columns {', '.join(map(repr, missing))}")
         return cls(need("pandas", "tables").concat([frame, test[frame.columns]], ignore_index=True), len(test))
 
-    def cut(self, seed: int, strata: Values | None) -> tuple[Places, Places]:
+    def cut(self, seed: int, strata: Values | None) -> Halves:
         """Places of the training and of the test rows."""
         if isinstance(self.test, float):
             return cut(len(self.frame), self.test, seed, strata)
@@ -95,33 +103,64 @@ class Rows:
         return np.arange(first), np.arange(first, len(self.frame))
 
 
-def from_rows(name: str, rows: Rows, roles: Mapping[str, str], task: Task, seed: int, images: Open,
-              size: Size) -> Dataset:
+def from_rows(
+    name: str, rows: Rows, roles: Mapping[str, str], task: Task, seed: int, images: Open, size: Size
+) -> Dataset:
     """The data set that a frame with roles is; see ``table``. ``images`` opens what a column of images names."""
     frame, role = rows.frame, assign(list(map(str, rows.frame.columns)), roles)
     found = targets(frame, role.targets, task)
-    train, test = rows.cut(seed, None if found.classes is None or found.y.ndim > 1 else found.y.numpy())
-    labels, fields = _labels(frame, found, role)
+    halves = rows.cut(seed, found.strata)
     ids = identities(frame[role.id]) if role.id else np.arange(len(frame))
-    notes = (_split_note(rows, train, test, found, seed), *_role_notes(role))
+    labels, fields = _labels(frame, found, role)
     if role.image:
-        sources = [_pictured(images(frame[role.image].iloc[places]), size, labels, ids, places)
-                   for places in (train, test)]
-        return Dataset(name, *sources, task, (3, *shape(size)), found.outputs, found.classes, fields, "channels",
-                       (*notes, f"images of {role.image} resized to {shape(size)}, values 0 to 255 divided by 255"))
-    how = coding(frame.iloc[train], role.inputs)
+        made = _pictured(frame[role.image], images, shape(size), halves, labels, ids)
+    else:
+        made = _coded(frame, role.inputs, halves, labels, ids)
+    return Dataset(
+        name=name, train=made.train, test=made.test, task=task, inputs=made.shape, outputs=found.outputs,
+        classes=found.classes, fields={**made.fields, **fields}, preprocess=made.preprocess,
+        notes=(_split_note(rows, halves, found, seed), *_role_notes(role), *made.notes),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Made:
+    """Sources with their ``x``, and what a Dataset says of it."""
+
+    train: Source
+    test: Source
+    shape: tuple[int, ...]
+    preprocess: Preprocess
+    fields: Mapping[str, Field]
+    notes: tuple[str, ...]
+
+
+def _coded(frame: DataFrame, inputs: Sequence[str], halves: Halves, labels: Mapping[str, Tensor], ids: Values) -> Made:
+    """Columns of numbers and categories; categories are those of the training rows."""
+    how = coding(frame.iloc[halves[0]], inputs)
     columns = {"x": torch.from_numpy(how.encode(frame)), **labels}
-    halves = [Tensors({k: v[places] for k, v in columns.items()}, ids[places]) for places in (train, test)]
-    return Dataset(name, *halves, task, (len(role.inputs),), found.outputs, found.classes, {**how.fields, **fields},
-                   how.layout, (*notes, *how.notes, *_unseen_note(how)))
+    train, test = (Tensors({k: v[places] for k, v in columns.items()}, ids[places]) for places in halves)
+    return Made(train, test, (len(inputs),), how.layout, how.fields, how.notes)
+
+
+def _pictured(
+    column: Series[Any], images: Open, size: tuple[int, int], halves: Halves, labels: Mapping[str, Tensor], ids: Values
+) -> Made:
+    """Images that are opened when they are read."""
+    train, test = (
+        Labelled(Pictures(images(column.iloc[places]), len(places), size),
+                 {k: v[places] for k, v in labels.items()}, ids[places])
+        for places in halves
+    )  # fmt: skip
+    note = f"images of {column.name} resized to {size[0]} x {size[1]}, values 0 to 255 divided by 255"
+    return Made(train, test, (3, *size), "channels", {}, (note,))
 
 
 def _labels(frame: DataFrame, found: Targets, role: Roles) -> tuple[dict[str, Tensor], dict[str, Field]]:
     """The columns beside ``x``, and under which names they are found."""
     labels, fields = {"y": found.y}, dict(found.fields)
     if role.group:
-        labels["group"], fields["group"] = _grouped(frame[role.group])
-        fields[role.group] = fields["group"]
+        labels["group"], fields[role.group] = _grouped(frame[role.group])
     if role.id:
         fields[role.id] = Field("id")
     return labels, fields
@@ -139,32 +178,21 @@ def _files_in(root: Path) -> Open:
     def opened(names: Series[Any]) -> Files:
         paths = names.astype(str).tolist()
         if absent := [path for path in paths if not (root / path).is_file()]:
-            raise BadInput(f"column {names.name!r} names {len(absent)} files that do not exist, first "
-                           f"{root / absent[0]}")
+            raise BadInput(
+                f"column {names.name!r} names {len(absent)} files that do not exist, first {root / absent[0]}"
+            )
         return Files(root, paths)
 
     return opened
 
 
-def _pictured(opened: Callable[[int], Any], size: Size, labels: Mapping[str, Tensor], ids: Values,
-              places: Places) -> Source:
-    pictures = Pictures(opened, len(places), shape(size))
-    return Labelled(pictures, {k: v[places] for k, v in labels.items()}, ids[places])
-
-
-def _split_note(rows: Rows, train: Places, test: Places, found: Targets, seed: int) -> str:
-    how = "drawn with equal shares of each class" if found.classes and found.y.ndim == 1 else "drawn at random"
-    how = f"{how} (seed {seed})" if isinstance(rows.test, float) else "from a file of their own"
-    return f"{len(train):,} rows to train on and {len(test):,} to test, {how}"
+def _split_note(rows: Rows, halves: Halves, found: Targets, seed: int) -> str:
+    how = "drawn at random" if found.strata is None else "drawn with equal shares of each class"
+    how = f"{how} (seed {seed})" if isinstance(rows.test, float) else "from rows of their own"
+    return f"{len(halves[0]):,} rows to train on and {len(halves[1]):,} to test, {how}"
 
 
 def _role_notes(role: Roles) -> tuple[str, ...]:
     inputs = f"inputs: {', '.join(role.inputs)}; " if role.inputs else ""
     left_out = f"; left out: {', '.join(role.left_out)}" if role.left_out else ""
     return (f"{inputs}target: {', '.join(role.targets)}{left_out}",)
-
-
-def _unseen_note(how: Coding) -> tuple[str, ...]:
-    if not any(how.words):
-        return ()
-    return ("a category that does not occur in the rows a model is trained on is all zeros to that model",)

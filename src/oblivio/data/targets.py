@@ -28,6 +28,11 @@ class Targets:
     classes: tuple[str, ...] | None
     fields: dict[str, Field]
 
+    @property
+    def strata(self) -> np.ndarray[Any, Any] | None:
+        """One class a row, of which a split takes equal shares; None where a row has no one class."""
+        return None if self.classes is None or self.y.ndim > 1 else self.y.numpy()
+
 
 def targets(frame: DataFrame, names: Sequence[str], task: Task) -> Targets:
     """Labels from the target columns, as ``Dataset.task`` describes them.
@@ -45,8 +50,10 @@ def _check_complete(frame: DataFrame, names: Sequence[str]) -> None:
     for name in names:
         rows = np.flatnonzero(frame[name].isna())
         if len(rows):
-            raise BadInput(f"target {name!r} is missing in {len(rows)} rows (rows {rows[:5].tolist()}, counted from "
-                           "0); leave them out")
+            raise BadInput(
+                f"target {name!r} is missing in {len(rows)} rows (rows {rows[:5].tolist()}, counted from "
+                "0); leave them out"
+            )
 
 
 def _classes(frame: DataFrame, names: Sequence[str], task: Task) -> Targets:
@@ -55,15 +62,15 @@ def _classes(frame: DataFrame, names: Sequence[str], task: Task) -> Targets:
     y, words = _coded(frame[names[0]])
     if task == "binary" and len(words) != 2:
         raise BadInput(f"target {names[0]!r} has {len(words)} values, a binary task has two; use 'classification'")
-    field = Field("y", words=words)
     outputs = 1 if task == "binary" else len(words)
-    return Targets(torch.from_numpy(y).long(), outputs, tuple(map(str, words)), {names[0]: field, "y": field})
+    classes = tuple(map(str, words))
+    return Targets(torch.from_numpy(y).long(), outputs, classes, {names[0]: Field("y", words=words)})
 
 
 def _coded(series: Series[Any]) -> tuple[np.ndarray[Any, Any], tuple[str, ...] | tuple[int, ...]]:
     if is_whole(series):
-        words, y = np.unique(whole(series), return_inverse=True)
-        return y, tuple(words.tolist())
+        values, y = np.unique(whole(series), return_inverse=True)
+        return y, tuple(values.tolist())
     if is_numbers(series):
         raise BadInput(f"target {series.name!r} holds numbers with fractions, which are no classes; use 'regression'")
     words = vocabulary(series)
@@ -73,7 +80,7 @@ def _coded(series: Series[Any]) -> tuple[np.ndarray[Any, Any], tuple[str, ...] |
 def _values(frame: DataFrame, names: Sequence[str]) -> Targets:
     y = _numbers(frame, names)
     if len(names) == 1:
-        return Targets(y[:, 0], 1, None, {names[0]: Field("y"), "y": Field("y")})
+        return Targets(y[:, 0], 1, None, {names[0]: Field("y")})
     return Targets(y, len(names), None, {name: Field("y", i) for i, name in enumerate(names)})
 
 
@@ -82,7 +89,7 @@ def _flags(frame: DataFrame, names: Sequence[str]) -> Targets:
     for i, name in enumerate(names):
         if not ((y[:, i] == 0) | (y[:, i] == 1)).all():
             raise BadInput(f"target {name!r} holds other values than 0 and 1, which 'multilabel' needs")
-    return Targets(y, len(names), tuple(names), {name: Field("y", i) for i, name in enumerate(names)})
+    return Targets(y.long(), len(names), tuple(names), {name: Field("y", i) for i, name in enumerate(names)})
 
 
 def _numbers(frame: DataFrame, names: Sequence[str]) -> Tensor:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from oblivio.core.errors import BadInput
+from oblivio.modules.table import TablePreprocess
+
+Spec: TypeAlias = Mapping[str, Any] | str | None
 
 
 class Standardise(nn.Module):
@@ -53,6 +58,27 @@ def fit_standardise(x: Tensor) -> Standardise:
     constant = x.amin(axes) == x.amax(axes)  # rounding in the mean can give a constant a tiny variance
     std = torch.where(constant, torch.ones_like(variance), variance.sqrt())
     return Standardise(mean.view(keep), std.view(keep))
+
+
+def unfitted(spec: Spec, inputs: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
+    """Preprocessing as it is before it is fitted or loaded, and the shape of an example behind it.
+
+    Args:
+        spec: ``"channels"`` for ``Standardise``, or a table's ``{"sizes": [...], "gaps": [...]}`` for
+            ``TablePreprocess``.
+        inputs: shape of an example before it: ``(C, H, W)`` or ``(D,)``.
+
+    Raises:
+        BadInput: another spec, or a table's that does not describe each of the columns.
+    """
+    if spec == "channels":
+        return Standardise.identity(inputs), inputs
+    if not isinstance(spec, Mapping) or not {"sizes"} <= set(spec) <= {"sizes", "gaps"}:
+        raise BadInput(f"{spec!r} is no preprocessing; there are 'channels' and a table's 'sizes' and 'gaps'")
+    if (len(spec["sizes"]),) != inputs:
+        raise BadInput(f"preprocessing of {len(spec['sizes'])} columns does not suit examples of shape {inputs}")
+    table = TablePreprocess(**spec)
+    return table, (table.outputs,)
 
 
 def preprocessed(prepare: nn.Module, net: nn.Module) -> nn.Sequential:

@@ -20,7 +20,7 @@ from pydantic import ValidationError, validate_call
 from torch import nn
 
 from oblivio.core.errors import BadInput, nearest
-from oblivio.modules.preprocess import Standardise, preprocessed
+from oblivio.modules.preprocess import Spec, preprocessed, unfitted
 from oblivio.networks._own import build_own
 
 Factory: TypeAlias = Callable[..., nn.Module]
@@ -72,25 +72,28 @@ class Architecture:
     Options left out are written down with their defaults, so that a release with other defaults builds the same.
 
     Attributes:
-        name, inputs, outputs, options: as for ``build``.
-        standardise: put a ``Standardise`` before the network, to be fitted or loaded: its statistics start as 0 and 1.
+        name, inputs, outputs, options: as for ``build``; ``inputs`` is the shape of one example before preprocessing.
+        preprocess: what stands before the network, to be fitted or loaded: see ``modules.preprocess.unfitted``.
     """
 
     name: str
     inputs: tuple[int, ...]
     outputs: int
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    standardise: bool = False
+    preprocess: Spec = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         options = {**defaults(self.name), **self.options}
         object.__setattr__(self, "inputs", tuple(self.inputs))
-        object.__setattr__(self, "options", _as_json(self.name, options))
+        object.__setattr__(self, "options", _as_json("options", options))
+        object.__setattr__(self, "preprocess", _as_json("preprocessing", self.preprocess))
 
     def build(self) -> nn.Module:
-        """A new, freshly initialised module; where standardised, its children are ``prepare`` and ``net``."""
-        net = build(self.name, self.inputs, self.outputs, **self.options)
-        return preprocessed(Standardise.identity(self.inputs), net) if self.standardise else net
+        """A new, freshly initialised module; with preprocessing its children are ``prepare`` and ``net``."""
+        if self.preprocess is None:
+            return build(self.name, self.inputs, self.outputs, **self.options)
+        prepare, inputs = unfitted(self.preprocess, self.inputs)
+        return preprocessed(prepare, build(self.name, inputs, self.outputs, **self.options))
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that ``from_json`` reads back to an equal architecture."""
@@ -118,8 +121,8 @@ def _check_names(name: str, options: Mapping[str, Any], known: Mapping[str, Any]
             raise BadInput(f"{name} has no option {option!r}{nearest(option, known)}")
 
 
-def _as_json(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _as_json(what: str, value: Any) -> Any:
     try:
-        return json.loads(json.dumps(options))
+        return json.loads(json.dumps(value))
     except TypeError as error:
-        raise BadInput(f"the options of {name} cannot be written down: {error}") from None
+        raise BadInput(f"the {what} of a network cannot be written down: {error}") from None
