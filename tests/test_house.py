@@ -141,6 +141,12 @@ def test_a_test_file_can_fail(path: Path) -> None:
     assert any(checks(node) for node in ast.walk(tree(path))), f"{short(path)} asserts nothing"
 
 
+def test_no_test_forks() -> None:
+    """The workers of the tests have threads, torch has more: a fork of them may wait for ever."""
+    call = "os" + r"\.fork\(|get_context\(.fork."
+    assert [line for line in hits(call) if line.startswith("tests/")] == []
+
+
 def test_one_version() -> None:
     stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert importlib.metadata.version("oblivio") == stated
@@ -173,7 +179,7 @@ def test_every_imported_library_is_declared() -> None:
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.partition(".")[0])
-    named = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
+    named = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow", "pydantic_core": "pydantic"}
     assert {named.get(name, name) for name in imported - sys.stdlib_module_names} <= declared()
 
 

@@ -66,7 +66,7 @@ class Descent(Stage):
     # --- opening
 
     def _begin(self, problem: Problem) -> None:
-        self.state.update(t=0, end=0, visits=0)
+        self.state.update(t=0, end=0, visits=0, visiting=False)
         if not self.opt.carry and any(part is self.opt for part in self.own):
             self.opt.clear_all()
 
@@ -114,17 +114,17 @@ class Descent(Stage):
 
     def visit(self, problem: Problem, run: Run) -> None:
         s = self.state
-        if s["t"] >= s["end"]:
-            s["end"] = s["t"] + self._length(problem, s["visits"])
-            s["visits"] += 1
+        if not s["visiting"]:
+            s.update(end=s["t"] + self._length(problem, s["visits"]), visits=s["visits"] + 1, visiting=True)
         problem.moved = problem.moved or s["end"] > 0
         self.opt.open(self._step.weights)
         with self._modes(problem):
             while s["t"] < s["end"]:
                 self._once(problem)
-                run.tick(self, self._step)
                 if self.until is not None and s["t"] % self._pause(problem) == 0 and self.until(problem):
                     s["end"] = s["t"]
+                run.tick(self, self._step)
+        s["visiting"] = False
 
     def _pause(self, problem: Problem) -> int:
         """Steps between two questions to ``until``."""

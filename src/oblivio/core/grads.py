@@ -18,7 +18,7 @@ def add(a: Grads, b: Grads, scale: float | Tensor = 1.0) -> Grads:
 
 def dot(a: Grads, b: Grads) -> Tensor:
     """The inner product over the names both have."""
-    return sum(((a[k] * b[k]).sum() for k in a.keys() & b.keys()), start=torch.zeros(()))
+    return sum(((a[k] * b[k]).sum() for k in a if k in b), start=torch.zeros(()))
 
 
 def norm(a: Grads) -> Tensor:

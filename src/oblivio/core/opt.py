@@ -37,6 +37,9 @@ class Opt(Part):
         kept, self._names = self.save(), weights
         self._torch = self.kind(list(weights.values()), lr=self.lr, **self.options)  # type: ignore[call-arg]
         self.load(kept)
+        if self.options.get("momentum") and not self.options.get("dampening"):
+            for weight in weights.values():  # the fused step cannot take weights with and without a buffer together
+                self._torch.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
 
     def clear_all(self) -> None:
         """Forget all moments: a stage opens afresh."""

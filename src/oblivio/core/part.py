@@ -34,8 +34,14 @@ class Part:
 
     def load(self, state: dict[str, Any]) -> None:
         """Take a written state."""
+        state = dict(state)  # it may be the very dict that is emptied here
         self.state.clear()
         self.state.update(state)
+
+    def __repr__(self) -> str:
+        """Name and settings; by what a plan prints, a run knows its folder again."""
+        shown = {k: getattr(v, "__qualname__", repr(v)) for k, v in vars(self).items() if k[0] != "_"}
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in shown.items())})"
 
     def prepare(self, problem: Problem) -> None:
         """Before the first step of its stage."""

@@ -107,7 +107,7 @@ class Cycle(Stage):
     """
 
     def __init__(self, *stages: Stage, rounds: Times, until: Callable[[Problem], bool] | None = None) -> None:
-        self.stages, self.rounds, self.until = list(stages), rounds, until
+        self.stages, self.rounds, self.until = [s for stage in stages for s in _stages(stage)], rounds, until
 
     def _begin(self, problem: Problem) -> None:
         rounds = self.rounds(problem) if callable(self.rounds) else self.rounds
@@ -145,8 +145,8 @@ class Cycle(Stage):
 class Edit(Stage):
     """A direct change of weights, structure or sources without descent, made by ``@edit``."""
 
-    def __init__(self, fn: Callable[..., None], settings: dict[str, Any]) -> None:
-        self.fn, self.settings = fn, settings
+    def __init__(self, fn: Callable[..., None], settings: dict[str, Any], makes: bool = False) -> None:
+        self.fn, self.settings, self.makes = fn, settings, makes
 
     def visit(self, problem: Problem, run: Run) -> None:
         with torch.no_grad():
@@ -157,15 +157,17 @@ class Edit(Stage):
         return f"{self.fn.__name__}({', '.join(f'{k}={v!r}' for k, v in self.settings.items())})"
 
 
-def edit(fn: Callable[..., None]) -> Callable[..., Edit]:
-    """Make an Edit of ``f(problem, ...)``."""
+def edit(fn: Callable[..., None] | None = None, *, makes: bool = False) -> Any:
+    """Make an Edit of ``f(problem, ...)``; ``makes`` says that it makes sources, which later stages may read."""
+    if fn is None:
+        return lambda f: edit(f, makes=makes)
     signature = inspect.signature(fn)
 
     @functools.wraps(fn)
     def make(*args: Any, **kwargs: Any) -> Edit:
         bound = signature.bind(None, *args, **kwargs)
         bound.apply_defaults()
-        return Edit(fn, dict(list(bound.arguments.items())[1:]))
+        return Edit(fn, dict(list(bound.arguments.items())[1:]), makes)
 
     return make
 

@@ -47,7 +47,7 @@ class Run:
         self.steps, self.seconds = 0, 0.0
         self._resumed = False
         self.parts = self._name()
-        self.fingerprint = fingerprint(self.plan, problem)
+        self.fingerprint = {} if folder is None else fingerprint(self.plan, problem)
 
     def _name(self) -> dict[str, Part]:
         """Every Part by its place; each belongs to the stage under which it is first found."""
@@ -77,6 +77,7 @@ class Run:
                 self._start()
             self.plan.open(self.problem, self)
             self.plan.visit(self.problem, self)
+            self.plan.close(self.problem)
             self.seconds += time.monotonic() - self._since
         finally:
             torch.set_rng_state(state)
@@ -86,7 +87,7 @@ class Run:
         """Sources exist and chunks suit the terms, before any work."""
         makes = False
         for part in self.parts.values():
-            makes = makes or isinstance(part, Edit)
+            makes = makes or (isinstance(part, Edit) and part.makes)
             if isinstance(part, Descent):
                 for on in part.loss.reads if not makes else ():
                     self.problem.source(on)
@@ -96,7 +97,9 @@ class Run:
                 self.problem.nets.get_submodule(self.problem.layer(layer))
 
     def _start(self) -> None:
-        """Snapshots and cached outputs of the start, while the weights are still there."""
+        """Snapshots and cached outputs of the start, while the weights are still there; those of another run go."""
+        self.problem.moved, self.problem.frozen = False, {}
+        self.problem.snapshots.pop("start", None)
         for part in self.parts.values():
             if "start" in part.keeps and "start" not in self.problem.snapshots:
                 self.problem.keep("start")
@@ -200,7 +203,7 @@ class Run:
 
 def fingerprint(plan: Stage, problem: Problem) -> dict[str, Any]:
     """What must be equal for a resumed run to reach the same bits."""
-    ids = {name: mix(*map(str, source.ids.tolist())) for name, source in problem.sources.items()}
+    ids = {name: mix("\n".join(map(str, source.ids.tolist()))) for name, source in problem.sources.items()}
     shapes = [[n, list(w.shape)] for n, w in problem.nets.named_parameters()] if not problem.journal else []
     return {"plan": repr(plan), "sources": ids, "weights": mix(str(shapes)), "seed": problem.seed, **environment()}
 
@@ -214,10 +217,13 @@ def environment() -> dict[str, Any]:
 def pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """Nested state as JSON, with its tensors put into ``tensors`` under their paths."""
     if isinstance(value, Tensor):
+        path = f"{path}#{len(tensors)}" if path in tensors else path  # names may hold a slash themselves
         tensors[path] = value
         return {"tensor": path}
     if isinstance(value, dict):
-        return {"dict": {str(k): pack(v, f"{path}/{k}", tensors) for k, v in value.items()}}
+        if not all(isinstance(k, str) for k in value):
+            raise TypeError(f"state at {path} has the keys {list(value)[:3]}; only strings can be saved")
+        return {"dict": [[k, pack(v, f"{path}/{k}", tensors)] for k, v in value.items()]}  # order changes last bits
     if isinstance(value, (list, tuple)):
         return {"list": [pack(v, f"{path}/{i}", tensors) for i, v in enumerate(value)]}
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -229,7 +235,7 @@ def unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
     """The inverse of ``pack``; tuples come back as lists."""
     (kind, inner), = value.items()
     if kind == "tensor":
-        return tensors[inner]
+        return tensors[inner].clone()  # aligned as torch aligns: bits can depend on it
     if kind == "dict":
-        return {k: unpack(v, tensors) for k, v in inner.items()}
+        return {k: unpack(v, tensors) for k, v in inner}
     return [unpack(v, tensors) for v in inner] if kind == "list" else inner

@@ -74,6 +74,9 @@ class Source(Part):
         """The identity of every row, shape (len,)."""
         return np.arange(len(self))
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
     def comparable(self, other: Source) -> bool:
         """Whether equal ids in the two mean the same record: ids were given, or both are views of the same data."""
         given = all(getattr(s, "_ids", None) is not None for s in (self, other))
@@ -176,7 +179,10 @@ class Tensors(Source):
 
 
 class Items(Source):
-    """Rows of a map-style Dataset, collated when a batch is read. ``random``: the dataset's transform draws anew."""
+    """Rows of a map-style Dataset, collated when a batch is read.
+
+    ``random``: the dataset's transform draws anew; also when the first rows differ on a second reading.
+    """
 
     def __init__(
         self,
@@ -188,11 +194,14 @@ class Items(Source):
     ) -> None:
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
             raise BadInput("an iterable dataset has no rows that can be named; give a map-style Dataset")
-        self.dataset, self.collate, self.random = dataset, collate or default_collate, random
+        self.dataset, self.collate = dataset, collate or default_collate
         self._ids = _ids(ids, len(dataset))
         self.index = None if index is None else _index(index, len(dataset))
         self._device: torch.device | None = None
-        self.columns = tuple(self._collated(torch.arange(1))) if len(self) else ()
+        rows = torch.arange(min(len(self), 16))
+        once, again = (self._collated(rows) if len(rows) else {} for _ in range(2))
+        self.columns = tuple(once)
+        self.random = random or any(isinstance(v, Tensor) and not torch.equal(v, again[k]) for k, v in once.items())
 
     def __len__(self) -> int:
         return len(self.dataset) if self.index is None else len(self.index)  # type: ignore[arg-type]

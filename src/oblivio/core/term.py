@@ -102,7 +102,7 @@ class Sum(Term):
     def __call__(self, step: Step) -> Tensor:
         total: Tensor | None = None
         for coefficient, t in self.parts:
-            c = coefficient(step) if callable(coefficient) else coefficient
+            c = _value(coefficient, step)
             if c != 0 and step.supplied(t):
                 value = t(step) if c == 1 else c * t(step)
                 total = value if total is None else total + value
@@ -117,7 +117,7 @@ class Sum(Term):
                 total = add(total, step.differentiate(group, graph))
                 continue
             coefficient, rule_ = group
-            c = coefficient(step) if callable(coefficient) else coefficient
+            c = _value(coefficient, step)
             if c != 0 and step.supplied(rule_):
                 total = add(total, rule_.grad(step, graph), c)
         return total
@@ -125,7 +125,7 @@ class Sum(Term):
     def __repr__(self) -> str:
         words = []
         for c, t in self.parts:
-            number = getattr(c, "__name__", "f").replace("<lambda>", "f") + "(step)" if callable(c) else f"{abs(c):g}"
+            number = _printed(c if callable(c) else abs(c))
             sign = "-" if not callable(c) and c < 0 else "+"
             words += [sign, f"{t!r}" if number == "1" else f"{number} * {t!r}"]
         return " ".join(words[1:] if words[:1] == ["+"] else words)
@@ -145,7 +145,32 @@ def _times(a: Coefficient, b: Coefficient) -> Coefficient:
         return b
     if not callable(b) and b == 1:
         return a
-    return lambda step: (a(step) if callable(a) else a) * (b(step) if callable(b) else b)
+    if isinstance(b, _Product) and not callable(a) and not callable(b.a):
+        return _Product(a * b.a, b.b)
+    return _Product(a, b)
+
+
+@dataclass(frozen=True)
+class _Product:
+    a: Coefficient
+    b: Coefficient
+
+    def __call__(self, step: Step) -> float:
+        return _value(self.a, step) * _value(self.b, step)
+
+    def __repr__(self) -> str:
+        return f"{_printed(self.a)} * {_printed(self.b)}"
+
+
+def _value(c: Coefficient, step: Step) -> float:
+    return c(step) if callable(c) else c
+
+
+def _printed(c: Coefficient) -> str:
+    if not callable(c):
+        return f"{c:g}"
+    name = getattr(c, "__name__", None)
+    return repr(c) if name is None else name.replace("<lambda>", "f") + "(step)"
 
 
 class Function(Term):

@@ -59,7 +59,11 @@ def _stored(source: Tensors, field: Field) -> Values:
     if field.column == "id":
         return source.ids
     values = source.data[field.column].cpu().numpy()
-    return _placed(values, field.place) if source.index is None else _placed(values, field.place)[source.index.cpu()]
+    return (
+        _placed(values, field.place)
+        if source.index is None
+        else _placed(values, field.place)[source.index.cpu().numpy()]
+    )
 
 
 def _placed(values: Values, place: int | None) -> Values:

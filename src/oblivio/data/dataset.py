@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 from oblivio.core.errors import BadInput, nearest
@@ -67,15 +68,12 @@ class Dataset:
 
     def describe(self) -> dict[str, Any]:
         """All but the rows, as JSON can hold it: what is saved beside a model (vocabularies are in ``fields``)."""
-        layout = self.preprocess
-        return {
-            "name": self.name, "task": self.task, "inputs": list(self.inputs), "outputs": self.outputs,
-            "classes": None if self.classes is None else list(self.classes),
-            "fields": {name: asdict(f) for name, f in self.fields.items()},
-            "preprocess": asdict(layout) if isinstance(layout, Layout) else layout,
-            "notes": list(self.notes), "licence": self.licence,
-            "rows": {"train": len(self.train), "test": len(self.test)},
-        }  # fmt: skip
+        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("train", "test")}
+        facts["fields"] = {name: asdict(f) for name, f in self.fields.items()}
+        if isinstance(self.preprocess, Layout):
+            facts["preprocess"] = asdict(self.preprocess)
+        described: dict[str, Any] = json.loads(json.dumps(facts))
+        return {**described, "rows": {"train": len(self.train), "test": len(self.test)}}
 
 
 def known_task(task: str) -> Task:

@@ -26,10 +26,14 @@ def digits() -> Dataset:
     x = torch.from_numpy(found.images / 16).float().unsqueeze(1)
     train, test = _halves({"x": x, "y": torch.from_numpy(found.target).long()}, DIGITS_TEST, found.target)
     classes = tuple(str(c) for c in range(10))
+    origin = (
+        "Optical Recognition of Handwritten Digits (E. Alpaydin, C. Kaynak, UCI), as scikit-learn ships its test part"
+    )
     return Dataset(
-        "digits", train, test, "classification", (1, 8, 8), 10, classes, {"class": Field("y", words=classes)}, "channels",
-        ("Optical Recognition of Handwritten Digits (E. Alpaydin, C. Kaynak, UCI), its test part as scikit-learn "
-         "ships it; grey values 0 to 16 divided by 16", _split_note(train, test, "stratified by class")), UCI,
+        name="digits", train=train, test=test, task="classification", inputs=(1, 8, 8), outputs=10, classes=classes,
+        fields={"class": Field("y", words=classes)}, preprocess="channels",
+        notes=(origin, "grey values 0 to 16 divided by 16", _split_note(train, test, "stratified by class")),
+        licence=UCI,
     )  # fmt: skip
 
 
@@ -38,14 +42,13 @@ def breast_cancer() -> Dataset:
     from sklearn.datasets import load_breast_cancer
 
     found = load_breast_cancer()
-    columns = {"x": found.data, "y": torch.from_numpy(found.target).long()}
-    train, test = _halves(columns, TEST, found.target)
+    train, test = _halves({"x": found.data, "y": torch.from_numpy(found.target).long()}, TEST, found.target)
     classes = tuple(found.target_names.tolist())
+    origin = "Breast Cancer Wisconsin, diagnostic (W. Wolberg, O. Mangasarian, N. Street, UCI)"
     return Dataset(
-        "breast_cancer", train, test, "binary", (30,), 1, classes,
-        {**_measured(found.feature_names), "class": Field("y", words=classes)}, Layout((0,) * 30),
-        ("Breast Cancer Wisconsin, diagnostic (W. Wolberg, O. Mangasarian, N. Street, UCI); no values are missing",
-         _split_note(train, test, "stratified by class")), UCI,
+        name="breast_cancer", train=train, test=test, task="binary", inputs=(30,), outputs=1, classes=classes,
+        fields={**_measured(found.feature_names), "class": Field("y", words=classes)}, preprocess=Layout((0,) * 30),
+        notes=(origin, "no values are missing", _split_note(train, test, "stratified by class")), licence=UCI,
     )  # fmt: skip
 
 
@@ -55,11 +58,13 @@ def diabetes() -> Dataset:
 
     found = load_diabetes(scaled=False)
     train, test = _halves({"x": found.data, "y": torch.from_numpy(found.target).float()}, TEST, None)
+    origin = "Diabetes (B. Efron, T. Hastie, I. Johnstone, R. Tibshirani, Least Angle Regression, 2004)"
     return Dataset(
-        "diabetes", train, test, "regression", (10,), 1, None, _measured(found.feature_names), Layout((0,) * 10),
-        ("Diabetes (B. Efron, T. Hastie, I. Johnstone, R. Tibshirani, Least Angle Regression, 2004), measurements and "
-         "target in their own units; no values are missing", _split_note(train, test, "drawn at random")),
-        "none stated by the authors",
+        name="diabetes", train=train, test=test, task="regression", inputs=(10,), outputs=1,
+        fields=_measured(found.feature_names), preprocess=Layout((0,) * 10),
+        notes=(origin, "measurements and target in their own units; no values are missing",
+               _split_note(train, test, "drawn at random")),
+        licence="none stated by the authors",
     )  # fmt: skip
 
 

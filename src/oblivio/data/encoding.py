@@ -19,6 +19,8 @@ Values: TypeAlias = "np.ndarray[Any, Any]"
 Words: TypeAlias = tuple[str, ...]
 
 MOST_CATEGORIES = 1000
+NUMBERS = {"integer", "floating", "mixed-integer-float", "boolean", "integer-na"}
+TEXTS = {"string", "categorical", "empty"}
 
 
 @dataclass(frozen=True)
@@ -64,29 +66,42 @@ class Coding:
         return np.stack(list(each), axis=1)
 
 
-def coding(frame: DataFrame, names: Sequence[str]) -> Coding:
-    """The coding of some columns: categories are those that occur in ``frame``, in alphabetical order.
+def coding(frame: DataFrame, names: Sequence[str], train: Values) -> Coding:
+    """The coding of some columns: categories are those of the rows at ``train``, in alphabetical order.
 
     Raises:
-        BadInput: a column that is neither numbers nor text, or has more than ``MOST_CATEGORIES`` categories.
+        BadInput: a column that is neither numbers nor text, has no value in these rows, or has more than
+            ``MOST_CATEGORIES`` categories.
     """
-    words = tuple(() if is_numbers(frame[name]) else vocabulary(frame[name]) for name in names)
-    return Coding(tuple(names), words, tuple(int(frame[name].isna().sum()) for name in names))
+    rows = frame.iloc[train]
+    words = tuple(() if is_numbers(frame[name]) else vocabulary(rows[name]) for name in names)
+    for name, held in zip(names, words, strict=True):
+        _check_column(rows[name], held)
+    return Coding(tuple(names), words, tuple(int(rows[name].isna().sum()) for name in names))
+
+
+def _check_column(series: Series[Any], words: Words) -> None:
+    if series.isna().all():
+        raise BadInput(f"column {series.name!r} has no value in any row to train on; leave it out")
+    if len(words) > MOST_CATEGORIES:
+        raise BadInput(
+            f"column {series.name!r} holds {len(words):,} different texts, and categories end at {MOST_CATEGORIES:,}; "
+            "leave it out, or give it the role id or group"
+        )
 
 
 def is_numbers(series: Series[Any]) -> bool:
-    """Whether a column holds numbers or truth values (0 and 1), or nothing; else it holds text or categories.
+    """Whether a column holds numbers or truth values (0 and 1), not text or categories.
 
     Raises:
-        BadInput: it holds anything else, such as times or lists.
+        BadInput: it holds anything else, such as times, lists, or numbers here and text there.
     """
     from pandas.api import types
 
-    odd = types.is_datetime64_any_dtype(series) or types.is_timedelta64_dtype(series) or types.is_complex_dtype(series)
-    if odd or (types.is_object_dtype(series) and not series.map(types.is_scalar).all()):
-        held = "lists or other objects" if types.is_object_dtype(series) else series.dtype
-        raise BadInput(f"column {series.name!r} holds {held}; turn it into numbers or text, or leave it out")
-    return bool(types.is_numeric_dtype(series) or series.isna().all())
+    held = types.infer_dtype(series, skipna=True)
+    if held not in NUMBERS | TEXTS:
+        raise BadInput(f"column {series.name!r} holds {held} values; turn it into numbers or text, or leave it out")
+    return held in NUMBERS
 
 
 def numbers(series: Series[Any]) -> Values:
@@ -97,21 +112,13 @@ def numbers(series: Series[Any]) -> Values:
 def vocabulary(series: Series[Any]) -> Words:
     """The texts of a column: those that its type declares, in its order, else those that occur, sorted."""
     declared = getattr(series.dtype, "categories", None)
-    words = tuple(sorted(_text(series).dropna().unique())) if declared is None else tuple(map(str, declared))
-    if len(words) > MOST_CATEGORIES:
-        raise BadInput(
-            f"column {series.name!r} holds {len(words):,} different texts, and categories end at "
-            f"{MOST_CATEGORIES:,}; leave it out, or give it the role id or group"
-        )
-    return words
+    return tuple(sorted(_text(series).dropna().unique())) if declared is None else tuple(map(str, declared))
 
 
 def codes(series: Series[Any], words: Sequence[str]) -> Values:
     """The place of each text in ``words``, as float64: NaN where missing, -1 where it is none of them."""
-    from pandas import Categorical
-
-    places = Categorical(_text(series), categories=list(words)).codes.astype(np.float64)
-    return np.where(series.isna(), np.nan, places)
+    places = _text(series).map({word: place for place, word in enumerate(words)})
+    return places.fillna(-1).where(series.notna()).to_numpy(dtype=np.float64)
 
 
 def identities(series: Series[Any]) -> Values:
@@ -123,11 +130,7 @@ def identities(series: Series[Any]) -> Values:
 
 def is_whole(series: Series[Any]) -> bool:
     """Whether a column holds whole numbers or truth values, none missing."""
-    from pandas.api import types
-
-    if types.is_integer_dtype(series) or types.is_bool_dtype(series):
-        return not series.isna().any()
-    return bool(types.is_float_dtype(series)) and bool((numbers(series) % 1 == 0).all())
+    return is_numbers(series) and not series.isna().any() and bool((numbers(series) % 1 == 0).all())
 
 
 def whole(series: Series[Any]) -> Values:

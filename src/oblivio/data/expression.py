@@ -113,6 +113,11 @@ class Condition:
     text: str
     node: Node
 
+    @property
+    def names(self) -> list[str]:
+        """The columns it mentions, each once."""
+        return list(dict.fromkeys(_names(self.node)))
+
     def rows(self, lookup: Lookup, length: int) -> Values:
         """Which rows satisfy it.
 
@@ -267,6 +272,19 @@ def _unquoted(text: str) -> str:
 
 
 # --- evaluating
+
+
+def _names(node: Node) -> Iterator[str]:
+    match node:
+        case Comparison(_, left, right):
+            yield from (operand.name for operand in (left, right) if isinstance(operand, Name))
+        case Member(operand, _):
+            yield from (operand.name,) if isinstance(operand, Name) else ()
+        case Negation(of):
+            yield from _names(of)
+        case Junction(_, parts):
+            for part in parts:
+                yield from _names(part)
 
 
 class _Columns:

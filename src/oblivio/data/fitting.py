@@ -22,18 +22,11 @@ def fit_preprocess(preprocess: Preprocess, source: Source) -> nn.Module:
         source: the rows that the model is trained on; column ``x`` is read, images in passing.
 
     Returns:
-        ``TablePreprocess``, ``Standardise`` or ``nn.Identity``. ``width(preprocess, inputs)`` tells what it gives.
+        ``TablePreprocess``, ``Standardise`` or ``nn.Identity``.
     """
     if isinstance(preprocess, Layout):
         return fit_table(torch.from_numpy(column(source, "x")), preprocess.sizes, preprocess.gaps)
     return _fit_channels(source) if preprocess == "channels" else nn.Identity()
-
-
-def width(preprocess: Preprocess, inputs: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of one row behind the fitted part, for rows of shape ``inputs``: what the network itself is built for."""
-    if isinstance(preprocess, Layout):
-        return (sum(size or 1 for size in preprocess.sizes) + len(preprocess.gaps),)
-    return inputs
 
 
 def _fit_channels(source: Source) -> Standardise:

@@ -36,8 +36,8 @@ def folder(
         BadInput: no such folder, no subfolders, a class without images, or test classes that differ.
     """
     listing = Listing.of(Path(path))
-    if isinstance(test, float):
-        train, held = (listing.take(places) for places in cut(len(listing.names), test, seed, listing.labels))
+    if isinstance(test, (float, int)):
+        train, held = (listing.take(p) for p in cut(len(listing.names), float(test), seed, listing.labels))
         how = f"drawn with equal shares of each class (seed {seed})"
     else:
         train, held, how = listing, Listing.of(Path(test)), "from a folder of their own"

@@ -47,10 +47,18 @@ def hub(
     """
     splits = _loaded(name, train)
     first = _split(name, splits, train)
-    rows = first if isinstance(test, float) else _joined(first, _split(name, splits, test))
-    held = test if isinstance(test, float) else len(rows) - len(first)
+    second = None if isinstance(test, (float, int)) else _split(name, splits, test)
+    rows = first if second is None else _joined(first, second)
     _check_readable(rows, roles)
-    return from_rows(name, Rows(_frame(rows), held), roles, known_task(task), seed, _opener(rows), size)
+    return from_rows(
+        name,
+        Rows(_frame(rows), float(test) if second is None else len(second)),
+        roles,
+        known_task(task),
+        seed,
+        _opener(rows),
+        size,
+    )
 
 
 def _loaded(name: str, only: str) -> Mapping[str, Split]:

@@ -79,15 +79,12 @@ def published(name: str) -> Dataset:
     fields = {"class": Field("y", words=classes)}
     if "coarse_names" in arrays:
         fields["coarse"] = Field("coarse", words=tuple(arrays["coarse_names"].tolist()))
-    inputs = tuple(train.data["x"].shape[1:])
-    notes = (
-        known.origin,
-        "grey or colour values 0 to 255 divided by 255; the split is the published one",
-        f"ids are {_id_note(known.ids)}",
-    )
     return Dataset(
-        name, train, test, "classification", inputs, len(classes), classes, fields, "channels", notes, known.licence
-    )
+        name=name, train=train, test=test, task="classification", inputs=tuple(train.data["x"].shape[1:]),
+        outputs=len(classes), classes=classes, fields=fields, preprocess="channels", licence=known.licence,
+        notes=(known.origin, "values 0 to 255 divided by 255; the split is the published one",
+               f"ids are {_id_note(known.ids)}"),
+    )  # fmt: skip
 
 
 def _id_note(ids: str | None) -> str:
@@ -152,11 +149,18 @@ def _downloaded(name: str) -> Path:
             f"{name}.npz was not found, and {known.hub[0]} cannot be loaded from the hub "
             f"({type(error).__name__}); {place}"
         ) from None
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, buffer.getvalue())
+    _write(path, arrays)
     return path
+
+
+def _write(path: Path, arrays: Arrays) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # the stubs take a name for a flag
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, buffer.getvalue())
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error}; let OBLIVIO_CACHE name a folder that can") from None
 
 
 def _from_hub(hub: tuple[str, str, str], each: tuple[int, int] | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from oblivio.core.errors import BadInput, nearest
 from oblivio.core.source import Source
-from oblivio.data.columns import Fields, Values, column, named
+from oblivio.data.columns import Fields, Named, Values, column
 from oblivio.data.expression import parse
 from oblivio.data.identity import places_of, read_ids
 from oblivio.data.splitting import Places, drawing
@@ -75,11 +75,11 @@ def select(source: Source, request: Request, seed: int = 0, fields: Fields | Non
         BadInput: no row is named (the message has what there is), or a request that cannot be read.
     """
     asked = spec(request)
-    rows = Named(source, fields or {})
-    found = _by_chance(len(source), asked, seed) if asked.kind == "random" else SELECT[asked.kind](rows, asked)
+    choice = Choice(Named(source, fields or {}), asked, seed)
+    found = SELECT[asked.kind](choice)
     places = np.flatnonzero(found) if found.dtype == bool else np.sort(found)
     if not len(places):
-        raise BadInput(f"{asked} names none of {len(source)} rows{rows.shown}")
+        raise BadInput(f"{asked} names none of {len(source)} rows{_shown(choice.rows)}")
     return places
 
 
@@ -106,79 +106,106 @@ def _range(values: Values) -> str:
 # --- kinds
 
 
-def _by_class(rows: _Rows, asked: Spec) -> Values:
+@dataclass(frozen=True)
+class Choice:
+    """The rows to choose from, what is asked, and the seed of a draw."""
+
+    rows: Named
+    asked: Spec
+    seed: int
+
+    @property
+    def values(self) -> list[Any]:
+        """What is asked for, one or several."""
+        value = self.asked.value
+        value = value.tolist() if isinstance(value, np.ndarray) else value
+        return list(value) if isinstance(value, (list, tuple, set)) else [value]
+
+
+def _by_class(choice: Choice) -> Values:
     """Rows of these classes; of a row with several labels, one is enough."""
-    if "y" not in rows.source.columns:
-        raise BadInput(f"{asked}: the rows have no labels (no column 'y')")
-    field = rows.fields.get(rows.known_as("y"))
-    words = () if field is None or field.words is None else tuple(map(str, field.words))
-    numbers = [_class_number(value, words) for value in _listed(asked.value)]
-    labels = rows.read["y"] = column(rows.source, "y")
+    labels = _labels(choice)
+    names = _class_names(choice.rows.fields)
+    numbers = [_class_number(value, names) for value in choice.values]
     if labels.ndim == 1:
         return np.isin(labels, numbers)
-    _check_label(asked, numbers, labels.shape[1])
+    if max(numbers) >= labels.shape[1]:
+        raise BadInput(f"{choice.asked}: the rows have labels 0 to {labels.shape[1] - 1}")
     return np.asarray(labels[:, numbers].any(axis=1))
 
 
-def _class_number(value: Any, words: tuple[str, ...]) -> int:
+def _labels(choice: Choice) -> Values:
+    rows = choice.rows
+    if "y" not in rows.source.columns:
+        raise BadInput(f"{choice.asked}: the rows have no labels (no column 'y')")
+    labels = column(rows.source, "y")
+    if (labels % 1 != 0).any():
+        raise BadInput(f"{choice.asked}: the rows have no classes, their targets are fractions; use where=")
+    if labels.ndim == 1:
+        rows.known["y"] = labels  # for the message, should none be found
+    return labels
+
+
+def _class_names(fields: Fields) -> tuple[str, ...]:
+    """The names of classes 0, 1, ...: the words of the labels, or, of several labels a row, their columns."""
+    own = {name: field for name, field in fields.items() if field.column == "y"}
+    words = next((field.words for field in own.values() if field.words is not None), None)
+    return tuple(map(str, words)) if words else tuple(name for name, field in own.items() if field.place is not None)
+
+
+def _class_number(value: Any, names: tuple[str, ...]) -> int:
     """A class by its name, else by its number; a name that is a number comes first."""
     text = str(value)
-    if text in words:
-        return words.index(text)
-    if not text.isdecimal() or (words and int(text) >= len(words)):
-        raise BadInput(f"there is no class {text!r}{nearest(text, words)}")
+    if text in names:
+        return names.index(text)
+    if not text.isdecimal() or (names and int(text) >= len(names)):
+        raise BadInput(f"there is no class {text!r}{nearest(text, names)}")
     return int(text)
 
 
-def _check_label(asked: Spec, numbers: list[int], labels: int) -> None:
-    if max(numbers) >= labels:
-        raise BadInput(f"{asked}: the rows have labels 0 to {labels - 1}")
-
-
-def _by_group(rows: _Rows, asked: Spec) -> Values:
+def _by_group(choice: Choice) -> Values:
+    rows = choice.rows
     if "group" not in rows.source.columns:
-        raise BadInput(f"{asked}: the rows have no groups; give a column the role group, or the name 'group'")
-    groups = rows[rows.known_as("group")]
-    return np.isin(groups, [_like(value, groups, asked) for value in _listed(asked.value)])
+        raise BadInput(f"{choice.asked}: the rows have no groups; give a column the role group, or call it 'group'")
+    groups = rows[rows.name_of("group")]
+    return np.isin(groups, [_like(groups, value, choice.asked) for value in choice.values])
 
 
-def _like(value: Any, values: Values, asked: Spec) -> str | float:
+def _like(values: Values, value: Any, asked: Spec) -> str | float:
     """``value`` as text where ``values`` are text, else as a number."""
     if values.dtype.kind not in "iufb":
         return str(value)
     try:
         return int(value) if values.dtype.kind == "i" else float(value)
     except ValueError:
-        raise BadInput(f"{asked}: the groups are numbers; {value!r} is none") from None
+        raise BadInput(f"{asked}: the groups are numbers, and {value!r} is none") from None
 
 
-def _by_id(rows: _Rows, asked: Spec) -> Values:
-    wanted = read_ids(asked.value) if isinstance(asked.value, (str, Path)) else _listed(asked.value)
-    return places_of(rows.source.ids, wanted)
+def _by_id(choice: Choice) -> Values:
+    given = choice.asked.value
+    wanted = read_ids(given) if isinstance(given, (str, Path)) else choice.values
+    return places_of(choice.rows.source.ids, wanted)
 
 
-def _by_condition(rows: _Rows, asked: Spec) -> Values:
-    return parse(str(asked.value)).rows(rows.__getitem__, len(rows))
+def _by_condition(choice: Choice) -> Values:
+    condition = parse(str(choice.asked.value))
+    rows = choice.rows
+    rows.read(name for name in condition.names if name in rows)  # one pass; the rest fails with its position
+    return condition.rows(rows.__getitem__, len(rows.source))
 
 
-def _by_chance(rows: _Rows, asked: Spec) -> Values:
+def _by_chance(choice: Choice) -> Values:
     """So many rows as the share comes to, rounded, drawn without repetition."""
     try:
-        share = float(asked.value)
+        share = float(choice.asked.value)
     except (TypeError, ValueError):
         share = 0.0
     if not 0 < share <= 1:
-        raise BadInput(f"{asked}: a random share is a number above 0 and at most 1, such as 0.05")
-    order: Values = drawing("random rows", rows.seed).permutation(len(rows))
-    return order[: round(share * len(rows))]
+        raise BadInput(f"{choice.asked}: a random share is a number above 0 and at most 1, such as 0.05")
+    length = len(choice.rows.source)
+    return drawing("random rows", choice.seed).permutation(length)[: round(share * length)]
 
 
-def _listed(value: Any) -> list[Any]:
-    if isinstance(value, np.ndarray):
-        return list(value.tolist())
-    return list(value) if isinstance(value, (list, tuple, set)) else [value]
-
-
-SELECT: dict[str, Callable[[_Rows, Spec], Values]] = {
+SELECT: dict[str, Callable[[Choice], Values]] = {
     "class": _by_class, "ids": _by_id, "where": _by_condition, "random": _by_chance, "group": _by_group,
 }  # fmt: skip

@@ -81,7 +81,7 @@ def read(path: Path) -> DataFrame:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one frame, those to test on last (``test`` counts them) or still to be drawn (``test`` is a share)."""
+    """Rows of one frame: those to test on are last, ``test`` of them, or still to be drawn, a share of ``test``."""
 
     frame: DataFrame
     test: float | int
@@ -89,8 +89,8 @@ class Rows:
     @classmethod
     def of(cls, frame: DataFrame, test: float | DataFrame) -> Rows:
         """From one frame and a share, or from two frames with the same columns."""
-        if isinstance(test, float):
-            return cls(frame, test)
+        if isinstance(test, (float, int)):
+            return cls(frame, float(test))
         if missing := [c for c in frame.columns if c not in test.columns]:
             raise BadInput(f"the table to test on lacks the columns {', '.join(map(repr, missing))}")
         return cls(need("pandas", "tables").concat([frame, test[frame.columns]], ignore_index=True), len(test))
@@ -107,7 +107,7 @@ def from_rows(
     name: str, rows: Rows, roles: Mapping[str, str], task: Task, seed: int, images: Open, size: Size
 ) -> Dataset:
     """The data set that a frame with roles is; see ``table``. ``images`` opens what a column of images names."""
-    frame, role = rows.frame, assign(list(map(str, rows.frame.columns)), roles)
+    frame, role = rows.frame, assign(list(rows.frame.columns), roles)
     found = targets(frame, role.targets, task)
     halves = rows.cut(seed, found.strata)
     ids = identities(frame[role.id]) if role.id else np.arange(len(frame))
@@ -137,7 +137,7 @@ class Made:
 
 def _coded(frame: DataFrame, inputs: Sequence[str], halves: Halves, labels: Mapping[str, Tensor], ids: Values) -> Made:
     """Columns of numbers and categories; categories are those of the training rows."""
-    how = coding(frame.iloc[halves[0]], inputs)
+    how = coding(frame, inputs, halves[0])
     columns = {"x": torch.from_numpy(how.encode(frame)), **labels}
     train, test = (Tensors({k: v[places] for k, v in columns.items()}, ids[places]) for places in halves)
     return Made(train, test, (len(inputs),), how.layout, how.fields, how.notes)

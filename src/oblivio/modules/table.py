@@ -21,6 +21,10 @@ class TablePreprocess(nn.Module):
         gaps: places of the columns that get an indicator.
     """
 
+    numbers: Tensor
+    slot_places: Tensor
+    slot_codes: Tensor
+    gaps: Tensor
     median: Tensor
     mean: Tensor
     std: Tensor
@@ -29,15 +33,21 @@ class TablePreprocess(nn.Module):
 
     def __init__(self, sizes: Sequence[int], gaps: Sequence[int] = ()) -> None:
         super().__init__()
-        self.sizes, self.gaps = list(sizes), list(gaps)
-        self.numbers = [place for place, size in enumerate(sizes) if size == 0]
+        numbers = [place for place, size in enumerate(sizes) if size == 0]
         slots = [(place, code) for place, size in enumerate(sizes) for code in range(size)]
-        self.slot_places, self.slot_codes = [p for p, _ in slots], [c for _, c in slots]
-        self.register_buffer("median", torch.zeros(len(self.numbers)))
-        self.register_buffer("mean", torch.zeros(len(self.numbers)))
-        self.register_buffer("std", torch.ones(len(self.numbers)))
+        settings = {
+            "numbers": torch.tensor(numbers, dtype=torch.long),
+            "slot_places": torch.tensor([place for place, _ in slots], dtype=torch.long),
+            "slot_codes": torch.tensor([code for _, code in slots], dtype=torch.float),
+            "gaps": torch.tensor(list(gaps), dtype=torch.long),
+        }
+        for name, value in settings.items():
+            self.register_buffer(name, value, persistent=False)
+        self.register_buffer("median", torch.zeros(len(numbers)))
+        self.register_buffer("mean", torch.zeros(len(numbers)))
+        self.register_buffer("std", torch.ones(len(numbers)))
         self.register_buffer("seen", torch.ones(len(slots)))
-        self.register_buffer("seen_gap", torch.ones(len(self.gaps)))
+        self.register_buffer("seen_gap", torch.ones(len(gaps)))
 
     @property
     def outputs(self) -> int:
@@ -54,11 +64,10 @@ class TablePreprocess(nn.Module):
         return torch.where(numbers.isnan(), self.median, numbers)
 
     def _one_hot(self, x: Tensor) -> Tensor:
-        codes = torch.tensor(self.slot_codes, device=x.device, dtype=x.dtype)
-        return (x[:, self.slot_places] == codes).to(x.dtype)
+        return (x[:, self.slot_places] == self.slot_codes).to(self.seen.dtype)
 
     def _missing(self, x: Tensor) -> Tensor:
-        return x[:, self.gaps].isnan().to(x.dtype)
+        return x[:, self.gaps].isnan().to(self.seen_gap.dtype)
 
 
 def fit_table(x: Tensor, sizes: Sequence[int], gaps: Sequence[int] = ()) -> TablePreprocess:

@@ -25,7 +25,7 @@ def npo(
     beta: Annotated[float, Field(gt=0)] = 1.0,
     forget: Annotated[float, Field(gt=0)] = 1.0,
     retain: Annotated[float, Field(ge=0)] = 1.0,
-    lr: Annotated[float, Field(gt=0)] = 0.01,
+    lr: Annotated[float, Field(gt=0)] = 2e-3,
     epochs: Annotated[float, Field(gt=0)] = 10,
     batch: Annotated[int, Field(gt=0)] = 64,
 ) -> Stage:

@@ -87,9 +87,9 @@ def narrow(problem: Problem) -> None:
     cost="epochs over forget; shrink: two passes more for the neighbours",
 )
 def boundary_unlearning(
-    variant: Literal["expand", "shrink"] = "expand",
+    variant: Literal["shrink", "expand"] = "shrink",
     bound: Annotated[float, Field(gt=0, le=1)] = 0.1,
-    lr: Annotated[float, Field(gt=0)] = 1e-3,
+    lr: Annotated[float, Field(gt=0)] = 7e-4,
     epochs: Annotated[float, Field(gt=0)] = 10,
     batch: Annotated[int, Field(gt=0)] = 64,
 ) -> Stage:

@@ -33,9 +33,9 @@ def contract(step: Step, on: On, site: str = "features") -> Tensor:
     cost="epochs over forget, and a retain batch beside each",
 )
 def opc(
-    lam: Annotated[float, Field(gt=0)] = 1.0,
+    lam: Annotated[float, Field(gt=0)] = 0.1,
     site: Literal["features", "logits"] = "features",
-    lr: Annotated[float, Field(gt=0)] = 1e-3,
+    lr: Annotated[float, Field(gt=0)] = 2e-4,
     epochs: Annotated[float, Field(gt=0)] = 5,
     batch: Annotated[int, Field(gt=0)] = 64,
 ) -> Stage:

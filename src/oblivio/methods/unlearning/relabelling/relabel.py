@@ -21,8 +21,8 @@ from oblivio.core.registry import method
     cost="epochs over retain, and a forget batch beside each",
 )
 def relabel(
-    lr: Annotated[float, Field(gt=0)] = 0.013,
-    epochs: Annotated[float, Field(gt=0)] = 5,
+    lr: Annotated[float, Field(gt=0)] = 0.01,
+    epochs: Annotated[float, Field(gt=0)] = 20,
     batch: Annotated[int, Field(gt=0)] = 64,
     wd: Annotated[float, Field(ge=0)] = 5e-4,
 ) -> Stage:

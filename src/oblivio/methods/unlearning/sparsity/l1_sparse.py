@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from oblivio.core.descent import Descent
-from oblivio.core.opt import sgd
+from oblivio.core.opt import linear, sgd
 from oblivio.core.plan import Stage
 from oblivio.core.registry import method
 from oblivio.core.step import Step
@@ -33,10 +33,10 @@ def l1(step: Step) -> Tensor:
     cost="epochs over retain",
 )
 def l1_sparse(
-    gamma: Annotated[float, Field(ge=0)] = 5e-4,
+    gamma: Annotated[float, Field(ge=0)] = 3e-4,
     prune: Annotated[float, Field(ge=0, lt=1)] = 0.0,
-    lr: Annotated[float, Field(gt=0)] = 0.01,
-    epochs: Annotated[float, Field(gt=0)] = 5,
+    lr: Annotated[float, Field(gt=0)] = 0.05,
+    epochs: Annotated[float, Field(gt=0)] = 3,
     batch: Annotated[int, Field(gt=0)] = 64,
 ) -> Stage:
     """Go on training on the retained rows, paying for the size of the weights at first and no more at the end.
@@ -46,6 +46,6 @@ def l1_sparse(
     Needs: retained rows. gamma is not scaled by the number of weights: choose it anew for another size of model.
     Fails: without the fading the model ends underfitted; memorised rows can survive a small gamma.
     """
-    loss = fit("retain") + (lambda step: gamma * (1 - step.progress)) * l1()
-    descent = Descent(loss, opt=sgd(lr, 0.9), epochs=epochs, batch=batch)
+    loss = fit("retain") + gamma * (linear * l1())
+    descent = Descent(loss, opt=sgd(lr, 0.9, schedule=linear), epochs=epochs, batch=batch)
     return prune_(prune) >> descent.but(where=surviving()) if prune else descent

@@ -1,0 +1,289 @@
+"""The parts of the documentation that are made from the code: ``python docs/generate.py`` writes them into the pages.
+
+A part stands between ``<!-- made: NAME -->`` and ``<!-- end -->``; a test compares it with what is made here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import oblivio as ob
+from oblivio import networks
+from oblivio.core.registry import Spec
+from oblivio.data.loading import NAMED
+from oblivio.data.published import SETS
+from oblivio.jobs.job import Job
+from oblivio.jobs.recipe import SHIPPED, Recipe
+from oblivio.jobs.section import Section
+from oblivio.tasks import TASKS
+
+DOCS = Path(__file__).parent
+PART = re.compile(r"(<!-- made: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+# --- methods
+
+
+def specs(piece: bool) -> list[Spec]:
+    """All methods, or all pieces, by name."""
+    found = [ob.methods.spec(name) for name in ob.methods.names]
+    return [spec for spec in found if (spec.kind == "piece") == piece]
+
+
+def _needs(spec: Spec) -> str:
+    return ", ".join(f"`{need}`".replace("|", "` or `") for need in spec.needs)
+
+
+def methods() -> str:
+    """Task by method."""
+    rows = [
+        [f"`{s.id}`", *("yes" if task in s.tasks else "–" for task in TASKS), _needs(s), _requests(s)]
+        for s in specs(piece=False)
+    ]
+    return table(["method", *TASKS, "needs", "requests"], rows)
+
+
+def _requests(spec: Spec) -> str:
+    return {("class", "rows"): "classes and rows", ("class",): "classes", ("rows",): "rows"}[spec.serves]
+
+
+def refusals() -> str:
+    """What is not served, and why."""
+    words = {"class": "whole classes", "rows": "some rows"}
+    return table(
+        ["method", "refuses", "because"],
+        [
+            [f"`{s.id}`", " and ".join(words[kind] for kind in words if kind not in s.serves), s.refusal]
+            for s in specs(piece=False)
+            if s.refusal
+        ],
+    )
+
+
+def pieces() -> str:
+    """What can be put on a method."""
+    rows = [[f"`{s.id}`", s.summary, s.cost, _paper(s)] for s in specs(piece=True)]
+    return table(["piece", "what it does", "cost", "paper"], rows)
+
+
+def papers() -> str:
+    """What each method does, what it costs and where it comes from."""
+    rows = [[f"`{s.id}`", s.summary, s.cost, _paper(s)] for s in specs(piece=False)]
+    return table(["method", "what it does", "cost", "paper"], rows)
+
+
+def _paper(spec: Spec) -> str:
+    return "" if spec.paper.startswith("no paper") else spec.paper
+
+
+# --- models
+
+
+SIZES = [
+    ("mlp", (1, 28, 28), {}),
+    ("small-cnn", (1, 28, 28), {}),
+    ("resnet18", (3, 32, 32), {"width": 16}),
+    ("resnet18", (3, 32, 32), {}),
+    ("vit-tiny", (1, 28, 28), {}),
+    ("vit-tiny", (3, 32, 32), {"patch": 4, "width": 192, "depth": 12, "heads": 3}),
+]
+
+
+def sizes() -> str:
+    """Weights of networks with ten outputs."""
+    rows = []
+    for name, inputs, options in SIZES:
+        weights = sum(p.numel() for p in networks.build(name, inputs, 10, **options).parameters())
+        chosen = ", ".join(f"{k}={v}" for k, v in options.items())
+        rows.append([f"`{name}`", chosen or "defaults", " x ".join(map(str, inputs)), f"{weights:,}"])
+    return table(["network", "options", "inputs", "weights"], rows)
+
+
+def options() -> str:
+    """What can be set of a network."""
+    rows = [
+        [f"`{name}`", ", ".join(f"`{k}` = {_value(v)}" for k, v in networks.defaults(name).items()) or "none"]
+        for name in networks.names()
+    ]
+    return table(["network", "options and their defaults"], rows)
+
+
+def recipes() -> str:
+    """The shipped recipes."""
+    names = ["optimiser", "lr", "momentum", "wd", "schedule", "epochs", "batch", "augmentation"]
+    rows = [[f"`{net}`", *(_setting(recipe, name) for name in names)] for net, recipe in SHIPPED.items()]
+    plain = ["your own", *(_setting(Recipe(), name) for name in names)]
+    return table(["network", *names], [*rows, plain])
+
+
+def _setting(recipe: Recipe, name: str) -> str:
+    if name == "momentum" and recipe.optimiser != "sgd":
+        return "–"
+    return _value(getattr(recipe, name))
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(list(value) if isinstance(value, tuple) else value)
+
+
+# --- data
+
+
+def sets() -> str:
+    """Data sets known by name."""
+    rows = [[f"`{name}`", _told(name), "hub" if name in SETS and SETS[name].hub else _place(name)] for name in NAMED]
+    return table(["name", "what it is", "comes from"], rows)
+
+
+def _told(name: str) -> str:
+    return SETS[name].origin if name in SETS else (inspect.getdoc(NAMED[name]) or "").partition("\n")[0]
+
+
+def _place(name: str) -> str:
+    return "a file of yours" if name in SETS else "scikit-learn"
+
+
+# --- the job file
+
+
+def job() -> str:
+    """Every field of a job file."""
+    rows = [[f"`{path}`", kind, default, words] for path, kind, default, words in _fields(Job, "")]
+    return table(["field", "what it may be", "default", "what it is"], rows)
+
+
+OWN = {
+    "data.task": "of a table or a hub's set: classification, binary, multilabel or regression.",
+    "data.train": "of a hub's set: the split to train on.",
+    "data.test": "the share of rows to test on, another file, or of a hub's set a split; default 0.2.",
+    "data.seed": "of the draw of the test rows.",
+    "data.size": "of images: height and width that they are resized to.",
+    "data.channels": "of a folder of images: 3 for colour, 1 for grey.",
+    "method.name": "one of `oblivio methods`.",
+    "method.settings": "of the method, see `oblivio show NAME`; those left out are its defaults.",
+    "method.pieces[].name": "`sam` or `loreun`.",
+    "method.pieces[].settings": "of the piece.",
+    "recipe.optimiser": "as in torch.",
+    "recipe.lr": "the learning rate.",
+    "recipe.momentum": "of sgd.",
+    "recipe.wd": "weight decay.",
+    "recipe.epochs": "passes over the rows.",
+    "recipe.batch": "rows a step.",
+    "references.count": "so many are trained here.",
+    "references.given[].model": "a safetensors file, or a folder that oblivio saved.",
+}  # where the docstring has one sentence for several fields, or none
+
+
+def _fields(section: type[Section], above: str) -> Iterator[tuple[str, str, str, str]]:
+    schema, told = section.model_json_schema(), _attributes(section)
+    for name, field in section.model_fields.items():
+        inner, many = _section(field.annotation)
+        path = f"{above}{name}"
+        if inner is None:
+            default = "needed" if field.is_required() else "" if field.default is None else f"`{_plain(field.default)}`"
+            words = OWN.get(path) or told[name]
+            yield path, _kind(schema["properties"][name], schema.get("$defs", {})), default, words
+            continue
+        short = f"one value, for `{path}.{inner.short}`, or the fields below" if inner.short else "the fields below"
+        kind = f"a list; each {'is' * bool(inner.short)}{'has' * (not inner.short)} {short}" if many else short
+        default = "needed" if field.is_required() else ""
+        yield path, kind, default, (inspect.getdoc(inner) or "").partition("\n")[0]
+        yield from _fields(inner, f"{path}[]." if many else f"{path}.")
+
+
+def _section(annotation: Any) -> tuple[type[Section] | None, bool]:
+    """The section in an annotation, and whether it holds many."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation, False
+    many = getattr(annotation, "__origin__", None) is list
+    for inside in getattr(annotation, "__args__", ()):
+        if found := _section(inside)[0]:
+            return found, many
+    return None, False
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+LIMITS = {
+    "exclusiveMinimum": "above {:g}",
+    "minimum": "at least {:g}",
+    "exclusiveMaximum": "below {:g}",
+    "maximum": "at most {:g}",
+}
+TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
+
+
+def _kind(schema: dict[str, Any], known: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        return _kind(known[schema["$ref"].rpartition("/")[2]], known)
+    if "anyOf" in schema:
+        return " or ".join(_kind(each, known) for each in schema["anyOf"] if each.get("type") != "null")
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list of {_kind(schema['items'], known)}"
+    if schema.get("type") == "object":
+        return "mapping"
+    if "pattern" in schema:
+        return "`package.module:function`"
+    limits = [words.format(schema[name]) for name, words in LIMITS.items() if name in schema]
+    return ", ".join([TYPES[schema["type"]], *limits])
+
+
+ENTRY = re.compile(r"^\s{4}(?P<names>[a-z_]+(?:, [a-z_]+)*): (?P<words>.*)$")
+
+
+def _attributes(section: type[Section]) -> dict[str, str]:
+    """What a section's docstring says of its fields, under ``Attributes:``."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in (inspect.getdoc(section) or "").partition("Attributes:\n")[2].splitlines():
+        if entry := ENTRY.match(line):
+            names = entry["names"].split(", ")
+            found |= dict.fromkeys(names, entry["words"])
+        else:
+            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
+    return {name: words.replace("``", "`") for name, words in found.items()}
+
+
+# --- the pages
+
+PARTS: dict[str, Callable[[], str]] = {
+    "methods": methods, "refusals": refusals, "papers": papers, "pieces": pieces,
+    "sizes": sizes, "options": options, "recipes": recipes,
+    "sets": sets,
+    "job": job,
+}  # fmt: skip
+
+
+def made(text: str) -> str:
+    """A page with its parts as they are now."""
+    return PART.sub(lambda found: f"{found[1]}\n{PARTS[found['name']]()}\n\n{found[3]}", text)
+
+
+def main() -> int:
+    """Write all pages; returns the number of those that have changed."""
+    changed = 0
+    for page in sorted(DOCS.glob("*.md")):
+        before = page.read_text()
+        if (after := made(before)) != before:
+            page.write_text(after)
+            changed += 1
+    return changed
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{main()} pages written\n")

@@ -1,0 +1,10 @@
+"""``python -m oblivio``: the command line."""
+
+from __future__ import annotations
+
+import sys
+
+from oblivio.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""Gradient ascent on a whole class."""
+
+from __future__ import annotations
+
+from oblivio.claims.grad_ascent import claim
+from oblivio.claims.problems import CLASS, class_three
+
+CLAIM = claim(CLASS, class_three, lr=0.01)

@@ -1,0 +1,63 @@
+"""All commands in one place. The options of ``forget`` depend on the method, so the program is made for its words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+import oblivio
+from oblivio.cli import demo, evidence, forget, lookup, storage
+from oblivio.cli.settings import method_named
+from oblivio.core.errors import BadInput
+
+WORK, KNOW, KEEP = "Make a model forget", "See what there is", "Evidence and upkeep"
+
+
+def application(words: Sequence[str] = ()) -> typer.Typer:
+    """The program, with the settings of the method that ``words`` name as options of ``forget``."""
+    method = method_named(words[1:]) if list(words[:1]) == ["forget"] else None
+    app = _group("Make trained models forget, and compare them with models that never knew.", _root)
+    _add(app, WORK, forget=forget.command(method), resume=forget.resume, init=forget.init, demo=demo.demo)
+    _add(app, KNOW, methods=lookup.methods, show=lookup.show)
+    claims = _group("Papers' results as small experiments that can fail.", _needs_command)
+    _add(claims, None, run=evidence.run, table=evidence.table, verify=evidence.verify)
+    bench = _group("How fast it is, against bare loops.", _needs_command)
+    _add(bench, None, speed=evidence.speed)
+    cache = _group("Trained models that are kept to be used again.", _needs_command)
+    _add(cache, None, list=storage.show, clear=storage.clear)
+    for name, group in {"claims": claims, "bench": bench, "cache": cache}.items():
+        app.add_typer(group, name=name, rich_help_panel=KEEP)
+    return app
+
+
+def _group(words: str, first: Callable[..., None]) -> typer.Typer:
+    """Commands under one name; ``first`` is called before any of them, or alone where none is given."""
+    group = typer.Typer(
+        help=words, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
+    group.callback(invoke_without_command=True)(first)
+    return group
+
+
+def _add(group: typer.Typer, panel: str | None, /, **commands: Callable[..., Any]) -> None:
+    for name, run in commands.items():
+        group.command(name, rich_help_panel=panel)(run)
+
+
+def _needs_command(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        raise BadInput(f"{context.info_name} needs a command; see oblivio {context.info_name} --help")
+
+
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"oblivio {oblivio.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise BadInput("a command is needed; see oblivio --help")

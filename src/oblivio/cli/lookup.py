@@ -1,0 +1,152 @@
+"""``oblivio methods`` and ``oblivio show``: what there is, read from source text and records alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from oblivio.cli import console, records
+from oblivio.cli.forget import OPTIONS
+from oblivio.cli.settings import keywords, shape
+from oblivio.core.errors import BadInput, nearest
+from oblivio.core.registry import Spec
+from oblivio.methods import registry
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+KINDS = {
+    "image": {"classification", "binary", "multilabel"},
+    "tabular": {"classification", "binary", "multilabel", "regression"},
+}
+REQUESTS = {"class": "whole classes", "rows": "some rows"}
+FIELD = re.compile(r"^([A-Z][a-z ]*): ")
+
+
+def methods(
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            metavar="KIND",
+            help="Only those for image or tabular data, for a task (classification, binary, multilabel, regression) or "
+            "for a kind of request (class, rows).",
+        ),
+    ] = None,
+) -> None:
+    """List the methods: what each needs and serves, whether its claims hold, and its paper."""
+    suiting = _suiting([registry.spec(name) for name in registry.names], kind)
+    pieces = [spec for spec in suiting if spec.kind == "piece"]
+    out = console.out()
+    out.print(_listed("method", [spec for spec in suiting if spec not in pieces]))
+    if pieces:
+        out.print(_listed("piece (--with)", pieces))
+    out.print("oblivio show NAME: equation, settings, cost, and where it fails")
+
+
+def _listed(heading: str, specs: list[Spec]) -> Table:
+    table = console.table(heading, "needs", "serves", "claims", "paper")
+    for spec in specs:
+        verdict = records.verdict(spec.id, registry.names)
+        table.add_row(spec.id, needs(spec), ", ".join(spec.serves), verdict, brief(spec.paper))
+    return table
+
+
+def _suiting(specs: list[Spec], kind: str | None) -> list[Spec]:
+    tasks = {task for spec in specs for task in spec.tasks}
+    if kind is None:
+        return specs
+    if kind in REQUESTS:
+        return [spec for spec in specs if kind in spec.serves]
+    if kind not in KINDS and kind not in tasks:
+        raise BadInput(f"--for: no method is for {kind!r}{nearest(kind, [*KINDS, *REQUESTS, *tasks])}")
+    return [spec for spec in specs if KINDS.get(kind, {kind}) & set(spec.tasks)]
+
+
+def needs(spec: Spec) -> str:
+    """``("forget", "retain|importance")`` as ``forget, retain or importance``."""
+    return ", ".join(spec.needs).replace("|", " or ")
+
+
+def brief(paper: str) -> str:
+    """Who and where, of ``who, title, where``.
+
+    >>> brief("Fan et al., SalUn: Saliency, ICLR 2024"), brief("no paper: the obvious baseline")
+    ('Fan et al., ICLR 2024', 'no paper')
+    """
+    first, *_, last = [part.partition(":")[0].partition(" (")[0] for part in paper.split(", ")] * 2
+    return first if first == last else f"{first}, {last}"
+
+
+# --- one method
+
+
+def show(method: Annotated[str, typer.Argument(metavar="METHOD", help="A name from `oblivio methods`.")]) -> None:
+    """Show a method's card: equation, settings, needs, cost, where it fails, paper, an example, its claims."""
+    from rich.text import Text
+
+    spec = registry.spec(method.replace("-", "_"))
+    out = console.out()
+    out.print(Text.assemble((spec.id, "bold"), f": {spec.summary}"), end="\n\n")
+    out.print(_pairs({**card(spec), **records.lines(spec.id, registry.names)}))
+    if spec.settings:
+        out.print(_settings(spec))
+    out.print("Example:", style="bold")
+    out.print(f"  {example(spec)}", soft_wrap=True)
+
+
+def card(spec: Spec) -> dict[str, str]:
+    """What the method's docstring and decorator say, by heading."""
+    requests = " or ".join(REQUESTS[kind] for kind in spec.serves)
+    return {
+        **fields(spec.doc),
+        "Serves": f"{requests} only: {spec.refusal}" if spec.refusal else requests,
+        "Tasks": ", ".join(spec.tasks),
+        "Cost": spec.cost,
+        "Paper": spec.paper,
+        "Also called": ", ".join(spec.aliases),
+    }
+
+
+def fields(doc: str) -> dict[str, str]:
+    r"""``Equation: ...``, ``Needs: ...`` of a docstring, each with the lines that go on with it.
+
+    >>> fields("Summary.\n\nEquation: min a\n  + b.\nNeeds: rows.")
+    {'Equation': 'min a + b.', 'Needs': 'rows.'}
+    """
+    found: dict[str, str] = {}
+    for line in doc.splitlines()[1:]:
+        if heading := FIELD.match(line):
+            found[heading[1]] = line[heading.end() :].strip()
+        elif found and line.strip():
+            found[list(found)[-1]] += " " + line.strip()
+    return {heading: text.replace("``", "") for heading, text in found.items()}
+
+
+def example(spec: Spec) -> str:
+    """A command that runs as it stands."""
+    rows = "class=3" if "class" in spec.serves else "random=0.05"
+    how = f"finetune --with {spec.id}" if spec.kind == "piece" else spec.id
+    return f"oblivio forget --data digits --model mlp --forget {rows} --method {how} --out runs/{spec.id}"
+
+
+def _pairs(values: Mapping[str, str]) -> Table:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    for heading, text in values.items():
+        if text:
+            table.add_row(heading, text)
+    return table
+
+
+def _settings(spec: Spec) -> Table:
+    table = console.table("setting", "option", "type", "allowed", ">default")
+    for name, keyword in keywords(spec, OPTIONS).items():
+        of = shape(spec.settings[name])
+        table.add_row(name, "--" + keyword.replace("_", "-"), of.type, of.allowed, str(spec.settings[name].default))
+    return table

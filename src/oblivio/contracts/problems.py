@@ -1,0 +1,159 @@
+"""Tiny problems, one of each kind: data that comes with scikit-learn, models trained in a tenth of a second, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oblivio.core.descent import Descent
+from oblivio.core.opt import adam
+from oblivio.core.problem import Problem
+from oblivio.core.run import Run
+from oblivio.core.source import Batch, as_source
+from oblivio.core.task import Task
+from oblivio.terms import fit
+
+ROWS, GONE, HELD = 160, 15, 40  # of training, of these to forget, of test
+IGNORED = -100  # the target of a token that is only padding
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """One row of the table. ``data`` gives (x, y), ``going(x, y)`` says of each row whether it may be asked to go.
+
+    ``pad(name, values)`` makes a column longer without changing what it means, where rows have a length.
+    """
+
+    name: str
+    task: Task | str
+    build: Callable[[], nn.Module]
+    data: Callable[[], tuple[Tensor, Tensor]]
+    going: Callable[[Tensor, Tensor], Tensor]
+    pad: Callable[[str, Tensor], Tensor] | None = None
+
+    @property
+    def kind(self) -> str:
+        """The name of the task, by which methods say where they apply."""
+        return self.task if isinstance(self.task, str) else self.task.name
+
+    def problem(self, seed: int = 0) -> Problem:
+        """The trained model with sources forget, retain and test; networks are the caller's own."""
+        problem = _trained(self).copy()
+        problem.seed = seed
+        return problem
+
+
+@cache
+def _trained(tiny: Tiny) -> Problem:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = tiny.build()
+    x, y = tiny.data()
+    rows = as_source((x[:ROWS], y[:ROWS]))
+    gone = tiny.going(x[:ROWS], y[:ROWS]).nonzero().flatten()[:GONE]
+    kept = torch.ones(ROWS, dtype=torch.bool).index_fill(0, gone, False)
+    Run(Descent(fit("train"), opt=adam(0.01), steps=100, batch=32), Problem(model, task=tiny.task, train=rows)).go()
+    test = (x[ROWS : ROWS + HELD], y[ROWS : ROWS + HELD])
+    return Problem(model.eval(), task=tiny.task, forget=rows.take(gone), retain=rows.take(kept), test=test)
+
+
+# --- data and models
+
+
+def _digits() -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    return torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y)
+
+
+def _labels() -> tuple[Tensor, Tensor]:
+    x, y = _digits()
+    return x, torch.stack([y % 2, y // 5, (y > 2).long()], 1)
+
+
+def _tumours() -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import load_breast_cancer
+
+    x, y = load_breast_cancer(return_X_y=True)
+    return _scaled(torch.tensor(x)), torch.tensor(y)
+
+
+def _diabetes() -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import load_diabetes
+
+    x, y = load_diabetes(return_X_y=True)
+    return _scaled(torch.tensor(x)), _scaled(torch.tensor(y))
+
+
+def _scaled(x: Tensor) -> Tensor:
+    return ((x - x.mean(0)) / x.std(0)).float()
+
+
+def _sentences() -> tuple[Tensor, Tensor]:
+    """Two to eight tokens a row, padded with 0; a token's tag is its number modulo 4."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(1, 20, (ROWS + HELD, 8), generator=g)
+    x[torch.arange(8) >= torch.randint(2, 9, (len(x), 1), generator=g)] = 0
+    return x, torch.where(x > 0, x % 4, IGNORED)
+
+
+def _longer(name: str, values: Tensor) -> Tensor:
+    return F.pad(values, (0, 3), value=0 if name == "x" else IGNORED)
+
+
+def _mlp(inputs: int, hidden: int, outputs: int) -> Callable[[], nn.Module]:
+    return lambda: nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+def _conv() -> nn.Module:
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 6, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(),
+        nn.Dropout(0.1), nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(32, 10),
+    )  # fmt: skip
+
+
+def _tagger() -> nn.Module:
+    return nn.Sequential(nn.Embedding(20, 8, padding_idx=0), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+class Tagging(Task):
+    """A tag for every token: outputs (n, length, tags), targets (n, length) with -100 at padding."""
+
+    name, figure = "tagging", "accuracy"
+
+    def _mean(self, values: Tensor, batch: Batch) -> Tensor:
+        real = batch["x"] > 0
+        return (values * real).sum(1) / real.sum(1)
+
+    def each(self, out: Tensor, batch: Batch) -> Tensor:
+        return self._mean(F.cross_entropy(out.mT, batch["y"], reduction="none"), batch)
+
+    def distance(self, out: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        kl = F.kl_div(out.log_softmax(2), target.log_softmax(2), reduction="none", log_target=True)
+        return self._mean(kl.sum(2), batch)
+
+    def relabel(self, out: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        drawn = torch.randint(out.shape[2], batch["y"].shape, generator=generator)
+        return drawn.where(batch["x"] > 0, IGNORED)
+
+    def quality(self, out: Tensor, batch: Batch) -> Tensor:
+        return self._mean((out.argmax(2) == batch["y"]).float(), batch)
+
+
+TABLE: dict[str, Tiny] = {
+    tiny.name: tiny
+    for tiny in (
+        Tiny("digits", "classification", _mlp(64, 16, 10), _digits, lambda x, y: y == 3),
+        Tiny("images", "classification", _conv, _digits, lambda x, y: y == 3),
+        Tiny("tumours", "binary", _mlp(30, 8, 1), _tumours, lambda x, y: (y == 1) & (x[:, 0] > -0.2)),
+        Tiny("labels", "multilabel", _mlp(64, 16, 3), _labels, lambda x, y: y.sum(1) == 3),
+        Tiny("diabetes", "regression", _mlp(10, 8, 1), _diabetes, lambda x, y: y > 0.8),
+        Tiny("sentences", Tagging(), _tagger, _sentences, lambda x, y: y[:, 0] == 3, pad=_longer),
+    )
+}

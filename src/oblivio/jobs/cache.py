@@ -1,0 +1,216 @@
+"""Trained models that are kept: each under a key of all that went into it, so that a change of anything is a miss.
+
+``$OBLIVIO_CACHE`` (default ``~/.cache/oblivio``) holds ``models/<key>/``, a saved model, and in its ``run/`` the
+checkpoints of a training that is not finished. A lock beside it keeps two processes from training the same model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from oblivio import artefact
+from oblivio.core.errors import BadInput
+from oblivio.core.files import read_json
+from oblivio.core.run import Watch, environment
+from oblivio.core.source import Source
+from oblivio.core.team import ALONE, Team
+from oblivio.jobs.network import Network
+from oblivio.jobs.recipe import Recipe
+from oblivio.jobs.training import Trained, train
+
+TRAINERS = (
+    "core",
+    "data/fitting.py",
+    "how",
+    "jobs/augment.py",
+    "jobs/network.py",
+    "jobs/training.py",
+    "modules",
+    "networks",
+    "tasks",
+    "terms",
+)
+PACKAGE = Path(__file__).parent.parent
+AT_ONCE = 4096
+
+
+def root() -> Path:
+    """Where models are kept; it need not exist yet."""
+    given = os.environ.get("OBLIVIO_CACHE")
+    return (Path(given) if given else Path.home() / ".cache" / "oblivio") / "models"
+
+
+# --- keys
+
+
+def parts(
+    recipe: Recipe, network: Network, source: Source, seed: int, *, task: str, team: Team = ALONE
+) -> dict[str, Any]:
+    """What determines a trained model, as JSON: rows, recipe, network, seed, code, machine type, threads, versions."""
+    users = [name.partition(":")[0] for name in (recipe.train, network.architecture.name) if name and ":" in name]
+    return {
+        "rows": digest(source), "recipe": recipe.model_dump(), "network": network.architecture.to_json(),
+        "seed": seed, "task": task, "code": code(), "own": {name: _source(name) for name in users},
+        "team": [team.size, str(team.device), team.precision], **environment(),
+    }  # fmt: skip
+
+
+def key(parts: dict[str, Any]) -> str:
+    """The name of the folder of a model with these parts."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:32]
+
+
+def digest(source: Source) -> str:
+    """A hash of the ids and of every column of the rows, in their order. Raises BadInput where reading draws anew."""
+    if source.random:
+        raise BadInput(
+            f"the transform of source {source.name!r} draws anew at each reading, so no model trained on it "
+            "can be kept; use recipe.augmentation"
+        )
+    hashed = hashlib.sha256(json.dumps(source.ids.tolist()).encode())
+    for batch in source.batches(AT_ONCE):
+        for name in source.columns:
+            column = np.ascontiguousarray(torch.as_tensor(batch[name]).cpu().numpy())
+            hashed.update(f"{name} {column.dtype} {column.shape}".encode())
+            hashed.update(column.tobytes())
+    return hashed.hexdigest()
+
+
+def code() -> str:
+    """A hash of the source text of the modules of this package that train models."""
+    found = (PACKAGE / name for name in TRAINERS)
+    files = sorted(file for path in found for file in (path.rglob("*.py") if path.is_dir() else [path]))
+    return _hash(file.read_bytes() for file in files)
+
+
+def _source(module: str) -> str:
+    """A hash of the source text of a user's module; of what that imports in turn nothing is known."""
+    file = inspect.getsourcefile(importlib.import_module(module))
+    return _hash([Path(file).read_bytes()] if file else [])
+
+
+def _hash(texts: Iterable[bytes]) -> str:
+    hashed = hashlib.sha256()
+    for text in texts:
+        hashed.update(text)
+    return hashed.hexdigest()
+
+
+# --- models
+
+
+def trained(
+    recipe: Recipe,
+    network: Network,
+    source: Source,
+    seed: int,
+    *,
+    task: str,
+    team: Team = ALONE,
+    watch: Sequence[Watch] = (),
+) -> Trained:
+    """The model that ``train`` makes of these: kept from before, or trained now and kept.
+
+    Another process that trains the same model is waited for; what a killed one left is gone on with. The bits are the
+    same either way.
+    """
+    made_of = parts(recipe, network, source, seed, task=task, team=team)
+    folder = root() / key(made_of)
+    with _locked(folder, team):
+        if not _agreed((folder / artefact.META).exists(), team):
+            _fill(
+                folder,
+                made_of,
+                train(recipe, network, source, seed, folder / "run", task=task, team=team, watch=watch),
+                network,
+                task,
+                team,
+            )
+    kept = artefact.read(folder, factory=network.architecture.name)
+    return Trained(kept.module, kept.provenance["seconds"], kept.provenance["rows"])
+
+
+def _fill(folder: Path, made_of: dict[str, Any], made: Trained, network: Network, task: str, team: Team) -> None:
+    if team.rank == 0:
+        facts = {"seconds": made.seconds, "rows": made.rows, "made_of": made_of}
+        artefact.save(folder, made.module, task=task, architecture=network.architecture, provenance=facts)
+        shutil.rmtree(folder / "run", ignore_errors=True)
+    team.wait()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, team: Team) -> Iterator[None]:
+    """The first process of the team holds the lock for all of them."""
+    if team.rank == 0:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock") if team.rank == 0 else contextlib.nullcontext():
+        yield
+
+
+def _agreed(mine: bool, team: Team) -> bool:
+    """What the first process says, which has the lock when it looks."""
+    said = torch.tensor(float(mine and team.rank == 0), device=team.device)
+    team.total([said])
+    return bool(said)
+
+
+# --- looking after it
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A kept model. ``finished``: whether it is a model yet, or a training that was stopped or still runs."""
+
+    key: str
+    finished: bool
+    network: str
+    seconds: float | None
+    bytes: int
+
+
+def entries() -> list[Entry]:
+    """All that is kept, by key."""
+    folders = sorted(path for path in root().glob("*") if path.is_dir())
+    return [_entry(folder) for folder in folders]
+
+
+def _entry(folder: Path) -> Entry:
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    if not (folder / artefact.META).exists():
+        return Entry(folder.name, False, "", None, size)
+    meta = read_json(folder / artefact.META)
+    return Entry(folder.name, True, meta["architecture"]["name"], meta["provenance"]["seconds"], size)
+
+
+def clear(keys: Sequence[str] | None = None) -> int:
+    """Remove these entries, or all; those that a process is training stay. Returns how many went."""
+    gone = 0
+    for entry in entries():
+        if keys is None or entry.key in keys:
+            gone += _remove(root() / entry.key)
+    return gone
+
+
+def _remove(folder: Path) -> bool:
+    lock = FileLock(f"{folder}.lock", timeout=0)
+    try:
+        with lock:
+            (folder / artefact.META).unlink(missing_ok=True)  # first, so that half an entry is none
+            shutil.rmtree(folder, ignore_errors=True)
+    except Timeout:
+        return False
+    return True

@@ -1,0 +1,149 @@
+"""The main job, from a request to a folder with the new model; killed at any moment, it goes on to the same bits."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from oblivio.core.errors import Stopped
+from oblivio.core.plan import Stage
+from oblivio.core.run import Run, Watch
+from oblivio.core.step import Step
+from oblivio.core.team import gather
+from oblivio.jobs import cache, folder, references
+from oblivio.jobs.folder import LOG, WORK, Log
+from oblivio.jobs.job import Job
+from oblivio.jobs.method import apply, peak
+from oblivio.jobs.outcome import Outcome, cost
+from oblivio.jobs.prepare import Ready, prepare
+from oblivio.jobs.references import Reference
+from oblivio.jobs.training import forwarded
+
+EVERY = 10.0  # seconds between two lines of the log while something is trained
+
+
+def run(job: Job, out: str | Path, *, watch: Sequence[Watch] = (), resume: bool = False) -> Outcome:
+    """Do a job.
+
+    Args:
+        job: what to do.
+        out: a new folder: ``model/``, ``job.yaml`` with every default visible, ``log.jsonl``, ``figures.json``.
+        watch: called after every step of every training, as ``Run`` does.
+        resume: go on with the job that was interrupted in ``out``.
+
+    Returns:
+        the outcome; its figures have been computed.
+
+    Raises:
+        BadInput: anything that cannot be served, found before anything is written.
+        Stopped: a guard, or NaN; the original is untouched.
+    """
+    out, team = Path(out), gather(job.processes, job.precision)
+    if team.rank == 0 and not resume:
+        folder.check_new(out)
+    if resume:
+        folder.check_resumable(out)
+    ready = prepare(job, team)
+    if resume:
+        folder.check_resumable(out, ready.job)
+    elif team.rank == 0:
+        folder.begin(out, ready.job)
+    team.wait()
+    return _Stages(ready, out, watch).run()
+
+
+class _Stages:
+    """The stages of a job that has been checked. Each finds what is already done."""
+
+    def __init__(self, ready: Ready, out: Path, watch: Sequence[Watch]) -> None:
+        self.ready, self.out, self.job, self.team = ready, out, ready.job, ready.team
+        self.log = Log(out / LOG)
+        self.watch: tuple[Watch, ...] = (*watch, self._progress)
+        self.logged = time.monotonic()
+        self.stage = ""
+
+    def run(self) -> Outcome:
+        try:
+            original, training = self._original()
+            outcome = self._method(original, training)
+        except Stopped as stop:
+            self._enter("stopped", str(stop))
+            raise
+        return self._figures(outcome)
+
+    def _original(self) -> tuple[nn.Module, list[Reference]]:
+        """The model to change, and what its training took where that is known."""
+        ready = self.ready
+        if ready.original is not None:
+            return ready.original.module, []
+        assert ready.network is not None
+        self._enter("original", f"the original: {self.job.model.name} on {len(ready.rows.train):,} rows")
+        made = cache.trained(
+            self.job.recipe,
+            ready.network,
+            ready.rows.train,
+            self.job.seed,
+            task=ready.dataset.task,
+            team=self.team,
+            watch=self.watch,
+        )
+        return made.module, [Reference(made.module, made.seconds, made.rows)]
+
+    def _method(self, original: nn.Module, training: list[Reference]) -> Outcome:
+        ready, problem = self.ready, self.ready.problem(original)
+        self._enter("method", f"{ready.chosen.name}: {len(ready.rows.forget):,} rows to forget")
+        changed, seconds = apply(ready.chosen.plan, problem, self.out / WORK, guards=self.job.guards, watch=self.watch)
+        most = peak(self.team.device)
+        retrained = [*ready.given, *self._references()]
+        spent = cost(seconds, forwarded(changed), most, retrained if any(r.seconds for r in retrained) else training)
+        return Outcome(changed, problem, ready.chosen, spent, retrained, ready.notes, ready.making)
+
+    def _references(self) -> list[Reference]:
+        ready, count = self.ready, self.job.references.count
+        found = []
+        for number in range(count):
+            assert ready.network is not None
+            self._enter(
+                "reference", f"reference {number + 1} of {count}: retraining on {len(ready.rows.retain):,} rows"
+            )
+            found.append(
+                references.retrained(
+                    number,
+                    self.job.recipe,
+                    ready.network,
+                    ready.rows.retain,
+                    self.job.seed,
+                    task=ready.dataset.task,
+                    team=self.team,
+                    watch=self.watch,
+                )
+            )
+        return found
+
+    def _figures(self, outcome: Outcome) -> Outcome:
+        """The model and the figures are written; with the figures the run is finished."""
+        if self.team.rank == 0:
+            self._enter("figures", "figures of all models")
+            outcome.write(self.out)
+            self._enter("end", f"done: {self.out}", cost=outcome.cost, figures=outcome.figures)
+            shutil.rmtree(self.out / WORK, ignore_errors=True)
+        self.team.wait()
+        return outcome
+
+    # --- saying what happens
+
+    def _enter(self, stage: str, sentence: str, **facts: object) -> None:
+        self.stage = stage
+        if self.team.rank == 0:
+            self.log(stage, message=sentence, **facts)
+
+    def _progress(self, run: Run, stage: Stage, step: Step) -> None:
+        if self.team.rank != 0 or time.monotonic() - self.logged < EVERY:
+            return
+        self.logged = time.monotonic()
+        loss = None if step.loss is None else float(step.loss)
+        self.log("step", stage=self.stage, place=stage.place, t=step.t, end=step.end, loss=loss)

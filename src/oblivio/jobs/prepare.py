@@ -1,0 +1,152 @@
+"""Everything of a job that can be wrong is found here, before anything is trained or written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from oblivio import data, networks
+from oblivio.artefact import Artefact
+from oblivio.core.errors import BadInput
+from oblivio.core.problem import Problem
+from oblivio.core.team import Team
+from oblivio.data.dataset import Dataset
+from oblivio.data.identity import read_ids
+from oblivio.jobs import serving, weights
+from oblivio.jobs.job import Data, Forget, Given, Job, References
+from oblivio.jobs.method import Chosen, choose
+from oblivio.jobs.network import Network, network, recovered
+from oblivio.jobs.outcome import Making
+from oblivio.jobs.recipe import shipped
+from oblivio.jobs.references import Reference, check_without
+from oblivio.jobs.rows import Rows, divide
+from oblivio.networks._own import imported
+
+VALID = 0.1  # share held out where the original is trained here
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A job that has been checked: ``job`` with every default visible, and what it means."""
+
+    job: Job
+    dataset: Dataset
+    rows: Rows
+    network: Network | None
+    original: Artefact | None
+    chosen: Chosen
+    given: Sequence[Reference]
+    notes: Sequence[str]
+    team: Team
+
+    def problem(self, model: nn.Module) -> Problem:
+        """The request, put to this model."""
+        return Problem(
+            model, task=self.dataset.task, goal=self.job.forget.goal, seed=self.job.seed, team=self.team,
+            features=self.job.model.features, forget=self.rows.forget, retain=self.rows.retain, test=self.rows.test,
+            valid=self.rows.valid,
+        )  # fmt: skip
+
+    @property
+    def making(self) -> Making:
+        """What saving the new model takes."""
+        if self.original is not None:
+            return Making(self.original.architecture, self.dataset.classes, self.original.journal)
+        assert self.network is not None
+        return Making(self.network.architecture, self.dataset.classes)
+
+
+def prepare(job: Job, team: Team) -> Ready:
+    """Load what a job names and check all of it.
+
+    Raises:
+        BadInput: anything in the job, its data or its files that cannot be served.
+    """
+    dataset = data.load(job.data.name, **job.data.options)
+    chosen = choose(job.method.name, job.method.settings, [(p.name, p.settings) for p in job.method.pieces])
+    net = None if job.model.name is None else network(job.model.name, job.model.options, dataset)
+    original = None if job.model.weights is None else weights.read(Path(job.model.weights), net, dataset.task)
+    if net is None and original is not None:
+        net = recovered(original.architecture, dataset)
+    job = resolved(job, chosen, trained_here=original is None)
+    rows = divide(dataset, job.forget, job.data.valid or 0.0, job.seed)
+    given = [_given(g, rows, net, dataset.task) for g in job.references.given]
+    notes = [*dataset.notes, *rows.notes, *(note for _, more in given for note in more)]
+    ready = Ready(job, dataset, rows, net, original, chosen, [r for r, _ in given], notes, team)
+    _check(ready)
+    return ready
+
+
+def _check(ready: Ready) -> None:
+    job, net = ready.job, ready.network
+    if job.recipe.train is not None:
+        imported(job.recipe.train)
+    if ready.original is not None and job.references.count and not job.recipe.model_fields_set:
+        raise BadInput("references are to be trained as the original was, whose weights are given; say with recipe how")
+    if net is None and job.references.count:
+        raise BadInput("references cannot be trained: the model was saved without its architecture; give model.name")
+    if ready.original is not None:
+        module = ready.original.module
+    else:
+        assert net is not None  # a job has a name or weights
+        module = net.architecture.build()
+    problem = ready.problem(module)
+    if job.guards.retain_floor is not None and not problem.task.higher:
+        raise BadInput(f"guards.retain_floor is of an accuracy; a {problem.task.name} has none")
+    if job.model.features is not None:
+        _ = problem.features
+    serving.check(problem, ready.chosen.spec)
+
+
+def _given(given: Given, rows: Rows, net: Network | None, task: str) -> tuple[Reference, list[str]]:
+    """A reference that is ready-made, and notes on it."""
+    without = read_ids(given.without) if isinstance(given.without, str) else given.without
+    notes = check_without(f"the reference {given.model}", without, rows.forget)
+    return Reference(weights.read(Path(given.model), net, task).module), notes
+
+
+# --- every default visible
+
+
+def resolved(job: Job, chosen: Chosen, trained_here: bool) -> Job:
+    """The job with all that was left open filled in, and with paths that hold from any folder."""
+    name = job.model.name
+    options = {**networks.defaults(name), **job.model.options} if name else job.model.options
+    valid = job.data.valid if job.data.valid is not None else VALID if trained_here else 0.0
+    recipe = (
+        job.recipe if not trained_here and not job.recipe.model_fields_set else job.recipe.over(shipped(name or ""))
+    )
+    return job.but(
+        data=_placed(job.data).but(valid=valid),
+        model=job.model.but(options=options, weights=_place(job.model.weights)),
+        recipe=recipe,
+        forget=_forget(job.forget),
+        method=job.method.but(settings=chosen.settings),
+        references=_references(job.references),
+    )
+
+
+def _place(path: Any) -> Any:
+    """An absolute path where ``path`` is text that names a file or folder; else what was given."""
+    return str(Path(path).absolute()) if isinstance(path, str) and Path(path.partition(":")[0]).exists() else path
+
+
+def _placed(given: Data) -> Data:
+    known = given.name in data.names()
+    return given.but(name=given.name if known else _place(given.name), test=_place(given.test))
+
+
+def _forget(given: Forget) -> Forget:
+    rows = given.rows
+    if isinstance(rows, str):
+        kind, _, value = rows.partition("=")
+        rows = {kind.strip(): value.strip()}
+    return given.but(rows={k: _place(v) if k == "ids" else v for k, v in rows.items()})
+
+
+def _references(given: References) -> References:
+    return given.but(given=[g.but(model=_place(g.model), without=_place(g.without)) for g in given.given])

@@ -1,0 +1,32 @@
+"""LoReUn: a piece that weighs each forgotten row by how well the model remembers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import Field
+
+from oblivio import terms
+from oblivio.core.plan import Stage
+from oblivio.core.registry import method
+
+
+@method(
+    kind="piece",
+    paper="LoReUn: Data Itself Implicitly Provides Cues to Improve Machine Unlearning, 2025",
+    needs=("forget",),
+    tasks=("classification", "binary", "multilabel", "regression"),
+    aliases=("loss_reweighting",),
+    cost="none: the losses come from the same forward",
+)
+def loreun(tau: Annotated[float, Field(gt=0)] = 1.0) -> Callable[[Stage], Stage]:
+    """Give most of the forgetting pressure to the rows with the smallest loss, at every step anew (the dynamic form).
+
+    Equation: sum_i w_i l_forget(x_i) / n with w_i proportional to exp(-l(x_i) / tau), mean 1 over the batch; no
+    gradient through w.
+    Needs: a method whose forget term has one value a row; an edit such as ssd has none and is refused.
+    Fails: a low tau with a high rate hurts the retained rows; choose tau last. Batches cannot be chunked.
+    """
+    weigh = terms.memorised(tau)
+    return lambda plan: plan.but(loss=lambda total: total.map("forget", lambda t: t.weighted(weigh)))

@@ -1,0 +1,240 @@
+"""The verbs: forget, learn, audit, protect, load, save; and learner, for a model that goes on doing both."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from oblivio import artefact, methods
+from oblivio.audits.figures import Figures
+from oblivio.core.errors import BadInput
+from oblivio.core.learner import Learner
+from oblivio.core.plan import Plan, Stage
+from oblivio.core.problem import Problem
+from oblivio.core.run import Watch
+from oblivio.core.source import as_source
+from oblivio.core.task import Task
+from oblivio.data.dataset import TASKS, known_task
+from oblivio.data.duplicates import copies
+from oblivio.jobs import folder as folders
+from oblivio.jobs import serving, weights
+from oblivio.jobs.method import Chosen, Piece, apply, choose, peak
+from oblivio.jobs.outcome import Outcome, compare, cost
+from oblivio.jobs.recipe import Recipe
+from oblivio.jobs.references import Reference, check_without
+from oblivio.jobs.section import parse
+from oblivio.jobs.training import fitted, forwarded
+
+Retrained: TypeAlias = "nn.Module | str | Path | tuple[nn.Module | str | Path, Sequence[Any]]"
+
+
+def forget(
+    problem: Problem,
+    method: str | Stage,
+    *,
+    pieces: Iterable[Piece] = (),
+    references: Iterable[Retrained] = (),
+    folder: str | Path | None = None,
+    watch: Sequence[Watch] = (),
+    **settings: Any,
+) -> Outcome:
+    """Make a copy of the problem's model forget; the model itself keeps every bit, also when this fails.
+
+    Args:
+        problem: the model, the rows to ``forget`` and to ``retain``, and what else the method needs.
+        method: the name of a registered method, or a plan such as ``methods.salun(keep=0.5)``.
+        pieces: changes of the plan, in order: names, (name, settings), or functions from plan to plan.
+        references: models retrained without the rows, or folders they were saved in; with the ids each was trained
+            without, as (model, ids), these are checked.
+        folder: a new folder for the outcome. Called again after a kill, with the same arguments, the run goes on.
+        watch: called after every step with (run, stage, step).
+        settings: of the method.
+
+    Raises:
+        BadInput: a request that the method cannot serve, or rows that no model can; nothing was written.
+        Stopped: NaN; a watcher may raise it too.
+
+    Example:
+        ``outcome = forget(Problem(model, forget=gone, retain=rest, test=held_out), "salun", keep=0.5)``
+    """
+    chosen = choose(method, settings, pieces)
+    serving.check(problem, chosen.spec)
+    notes = _copies(problem)
+    known = [_reference(problem, r) for r in references]
+    return _run(problem, chosen, known, notes, folder, watch)
+
+
+def _run(
+    problem: Problem,
+    chosen: Chosen,
+    references: Sequence[Reference],
+    notes: Sequence[str],
+    folder: str | Path | None,
+    watch: Sequence[Watch],
+) -> Outcome:
+    out = None if folder is None else Path(folder)
+    if out is not None and not (out / folders.WORK).is_dir():
+        folders.check_new(out)
+    changed, seconds = apply(chosen.plan, problem, None if out is None else out / folders.WORK, watch=watch)
+    spent = cost(seconds, forwarded(changed), peak(problem.team.device), references)
+    outcome = Outcome(changed, problem, chosen, spent, references, notes)
+    if out is not None and problem.team.rank == 0:
+        outcome.write(out)
+        shutil.rmtree(out / folders.WORK, ignore_errors=True)
+    return outcome
+
+
+def _copies(problem: Problem) -> list[str]:
+    if "retain" not in problem.sources:
+        return []
+    count = len(copies(problem.sources["forget"], problem.sources["retain"]))
+    if not count:
+        return []
+    note = f"{count} retained rows have the same content as rows to forget: the model goes on knowing it"
+    warnings.warn(note, stacklevel=3)
+    return [note]
+
+
+def _reference(problem: Problem, given: Retrained) -> Reference:
+    model, without = given if isinstance(given, tuple) else (given, None)
+    if without is not None:
+        name = "a reference" if isinstance(model, nn.Module) else f"the reference {model}"
+        check_without(name, list(without), problem.source("forget"))
+    return Reference(model if isinstance(model, nn.Module) else load(model, problem.model))
+
+
+def learn(
+    model: nn.Module,
+    rows: Any,
+    recipe: Recipe | dict[str, Any] | None = None,
+    *,
+    seed: int = 0,
+    task: Task | str | None = None,
+    folder: str | Path | None = None,
+    watch: Sequence[Watch] = (),
+) -> nn.Module:
+    """Train a copy of ``model``, from the weights it has, and return it in evaluation mode.
+
+    A fresh network trained on the retained rows by the original's recipe is a reference for ``forget``.
+
+    Args:
+        model: stays as it is.
+        rows: (x, y), a dict of columns, a Dataset, a DataLoader or a Source.
+        recipe: settings, such as ``{"lr": 0.1, "epochs": 5}``; see ``oblivio.jobs.recipe.Recipe``.
+        seed: of the order of rows and of augmentation.
+        task: default: classification for whole targets, regression for floating ones.
+        folder: where checkpoints lie, from which a killed training goes on.
+        watch: called after every step with (run, stage, step).
+
+    Raises:
+        BadInput: settings or rows that cannot be used.
+    """
+    settings = recipe if isinstance(recipe, Recipe) else parse(Recipe, recipe or {}, "recipe")
+    if settings.train is not None:
+        raise BadInput(f"learn trains the model it is given by settings; call {settings.train} yourself")
+    place = None if folder is None else Path(folder)
+    made = fitted(copy.deepcopy(model), settings, as_source(rows, "rows"), seed, place, task=task, watch=watch)
+    return made.module.eval()
+
+
+def audit(
+    subject: Outcome | nn.Module, problem: Problem | None = None, *, references: Iterable[Retrained] = ()
+) -> Figures:
+    """Put a model beside its original and models retrained without the rows; ``print`` shows the table.
+
+    This release compares figures (accuracy or error on forgotten, retained and test rows) and gives no verdict: the
+    full audit, with attacks and a verdict, comes with the next release.
+
+    Args:
+        subject: an outcome, or a model that was changed elsewhere.
+        problem: for a model: the request, on the original.
+        references: as for ``forget``, beside those of the outcome.
+
+    Raises:
+        BadInput: a model without a problem.
+    """
+    if not isinstance(subject, Outcome):
+        if problem is None:
+            raise BadInput("audit: give problem=, the original with the rows to forget, for a model of its own")
+        subject = _foreign(subject, problem)
+    more = [_reference(subject.original, r) for r in references]
+    return compare(subject, [*subject.references, *more])
+
+
+def _foreign(model: nn.Module, problem: Problem) -> Outcome:
+    """An outcome around a model that was not made here."""
+    changed = problem.copy()
+    changed.nets["model"] = copy.deepcopy(model).to(problem.team.device)
+    serving.check(changed)
+    return Outcome(changed, problem, Chosen(Plan([]), "model", {}), {})
+
+
+def protect(problem: Problem, method: str | Stage, **settings: Any) -> Outcome:
+    """Change rows or a model so that nothing can be learned from them, by a method of the kind ``protection``.
+
+    Raises:
+        BadInput: no such method; this release has none.
+    """
+    known = [name for name in methods.names if methods.spec(name).kind == "protection"]
+    if not known:
+        raise BadInput("this release has no method that protects; `oblivio methods` lists those that forget")
+    chosen = choose(method, settings, kind="protection")
+    serving.check(problem, chosen.spec)
+    return _run(problem, chosen, [], [], None, ())
+
+
+def load(folder: str | Path, base: nn.Module | None = None, factory: str | None = None) -> nn.Module:
+    """The model in a folder that ``save``, an outcome or a run wrote, in evaluation mode.
+
+    Args:
+        folder: of the model, or of the run.
+        base: the module before any surgery, for a model of your own that was saved without its architecture.
+        factory: your own ``package.module:factory`` that built the model; no code is run on a folder's word alone.
+
+    Raises:
+        BadInput: no model there, half of one, a pickle, or an interrupted run.
+    """
+    return weights.saved(Path(folder), base, factory).module
+
+
+def save(subject: Outcome | nn.Module, folder: str | Path, *, task: str | None = None) -> None:
+    """Write an outcome (model and figures) or a model into a new or empty folder.
+
+    Args:
+        subject: what to write. A module comes back with ``load(folder, base=...)``: how to build it is not known.
+        folder: where to.
+        task: of a module: classification, binary, multilabel or regression.
+
+    Raises:
+        BadInput: a folder that holds something or cannot be written, or a module without ``task``.
+    """
+    if isinstance(subject, Outcome):
+        subject.save(folder)
+        return
+    if task is None:
+        raise BadInput(f"save: say with task= what the model does: {', '.join(TASKS)}")
+    folders.check_new(Path(folder))
+    artefact.save(Path(folder), subject, task=known_task(task))
+
+
+def learner(model: nn.Module, method: str | Stage, *, task: Task | str, seed: int = 0, **settings: Any) -> Learner:
+    """A model that goes on learning and forgetting by one plan; see ``oblivio.core.learner.Learner``.
+
+    Args:
+        model: where it starts; it is changed.
+        method: the name of a registered method, or a plan.
+        task: classification, binary, multilabel or regression, or a Task.
+        seed: of all randomness.
+        settings: of the method.
+
+    Raises:
+        BadInput: an unknown method or setting.
+    """
+    kind = methods.spec(method).kind if isinstance(method, str) else ""
+    return Learner(model, choose(method, settings, kind=kind).plan, task, seed)

@@ -1,0 +1,52 @@
+"""Every registered method has every property; a new method is covered because it exists."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from oblivio import contracts, methods, terms
+from oblivio.core.descent import Descent
+from oblivio.core.errors import BadInput
+from oblivio.core.opt import adam, sgd
+from oblivio.core.plan import Cycle, Stage
+
+PAIRS = [pytest.param(m, t, id=f"{m}-{t.name}") for m in methods.names for t in contracts.problems_of(m)]
+TIME = 0.5  # seconds a method and property, of this process
+
+
+@pytest.mark.parametrize(("method", "tiny"), PAIRS)
+def test_a_method_has_every_property(method: str, tiny: contracts.Tiny) -> None:
+    tiny.problem()  # trained once, for all
+    start = time.process_time()
+    assert list(map(str, contracts.check(method, on=tiny))) == []
+    assert (time.process_time() - start) / len(contracts.PROPERTIES) < TIME
+
+
+def test_every_method_is_tried() -> None:
+    assert {pair.values[0] for pair in PAIRS} == set(methods.names)
+
+
+COMPOSED: dict[str, Stage] = {
+    "every term": Descent(
+        terms.npo("forget").weighted(terms.memorised()) + 0.5 * terms.distill("retain", temperature=2.0)
+        + terms.sam(terms.fit("retain")) + 0.1 * terms.relabel("forget"), opt=adam(1e-3), over="forget", epochs=2),
+    "two players": Cycle(
+        Descent(terms.fit("retain"), opt=sgd(0.01, 0.9), steps=2),
+        Descent(terms.npo("forget"), opt=adam(1e-3), steps=1), rounds=3),
+    "in chunks": Descent(terms.fit("retain") - 0.1 * terms.fit("forget"), opt=sgd(0.01, 0.9), steps=4, chunk=3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tiny", contracts.TABLE)
+@pytest.mark.parametrize("plan", COMPOSED)
+def test_a_composition_has_every_property(plan: str, tiny: str) -> None:
+    assert list(map(str, contracts.check(COMPOSED[plan], on=tiny))) == []
+
+
+def test_what_is_unknown_is_named_with_the_nearest() -> None:
+    with pytest.raises(BadInput, match="did you mean 'resumes'"):
+        contracts.check("relabel", only="resume")
+    with pytest.raises(BadInput, match="did you mean 'digits'"):
+        contracts.check("relabel", on="digit")
