@@ -1,19 +1,28 @@
 """The parts of the documentation that are made from the code: ``python docs/generate.py`` writes them into the pages.
 
-A part stands between ``<!-- made: NAME -->`` and ``<!-- end -->``; a test compares it with what is made here.
+A table stands between ``<!-- made: NAME -->`` and ``<!-- end -->``. Blocks of Python in the guides, and commands in the
+README, are run, and what they print is written below them. Tests compare all of it with what is made here; of what is
+printed the words, since numbers differ from machine to machine.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
+import os
 import re
+import shlex
 import sys
+import tempfile
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import oblivio as ob
 from oblivio import networks
+from oblivio.claims import page
 from oblivio.core.registry import Spec
 from oblivio.data.loading import NAMED
 from oblivio.data.published import SETS
@@ -135,6 +144,14 @@ def _setting(recipe: Recipe, name: str) -> str:
 
 def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(list(value) if isinstance(value, tuple) else value)
+
+
+# --- claims
+
+
+def claims() -> str:
+    """Every claim, and what its record shows."""
+    return page.text().replace("\n## ", "\n### ")
 
 
 # --- data
@@ -265,7 +282,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "methods": methods, "refusals": refusals, "papers": papers, "pieces": pieces,
     "sizes": sizes, "options": options, "recipes": recipes,
     "sets": sets,
-    "job": job,
+    "job": job, "claims": claims,
 }  # fmt: skip
 
 
@@ -274,13 +291,67 @@ def made(text: str) -> str:
     return PART.sub(lambda found: f"{found[1]}\n{PARTS[found['name']]()}\n\n{found[3]}", text)
 
 
+# --- what is run
+
+GUIDES = ("forget-a-class.md", "write-a-method.md")
+README = DOCS.parent / "README.md"
+PYTHON = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:```text\n(?P<out>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
+WIDTH = 120
+COMMAND = re.compile(r"^```console\n\$ (?P<words>oblivio [^\n]*)\n(?P<out>[^$].*?)^```\n", re.DOTALL | re.MULTILINE)
+
+
+def ran(text: str) -> str:
+    """A page with its blocks of Python run in turn, and below those that say so what they printed."""
+    names: dict[str, Any] = {"__name__": "guide"}
+
+    def one(found: re.Match[str]) -> str:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(compile(found["code"], "a block of the page", "exec"), names)  # noqa: S102 - the page's own code
+        out = "" if found["out"] is None else f"```text\n{_wrapped(printed.getvalue())}```\n"
+        return f"```python\n{found['code']}```\n{out}"
+
+    return PYTHON.sub(one, text)
+
+
+def called(text: str) -> str:
+    """A page with the commands of those console blocks that show an output run in turn, in a folder of their own."""
+    from oblivio.cli import main as command
+
+    def one(found: re.Match[str]) -> str:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            code = command(shlex.split(found["words"])[1:])
+        if code:
+            raise RuntimeError(f"{found['words']} ended with {code}")
+        return f"```console\n$ {found['words']}\n{_wrapped(printed.getvalue())}```\n"
+
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            return COMMAND.sub(one, text)
+        finally:
+            os.chdir(before)
+
+
+def _wrapped(printed: str) -> str:
+    """Lines that fit on the page, without blank ones around them."""
+    lines = printed.strip("\n").splitlines()
+    short = [part for line in lines for part in (_cut(line) if len(line) > WIDTH else [line.rstrip()])]
+    return "".join(f"{line}\n" for line in short)
+
+
+def _cut(line: str) -> list[str]:
+    return textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+
+
 def main() -> int:
     """Write all pages; returns the number of those that have changed."""
     changed = 0
-    for page in sorted(DOCS.glob("*.md")):
-        before = page.read_text()
-        if (after := made(before)) != before:
-            page.write_text(after)
+    for path in [README, *sorted(DOCS.glob("*.md"))]:
+        before = path.read_text()
+        after = called(before) if path == README else ran(made(before)) if path.name in GUIDES else made(before)
+        if after != before:
+            path.write_text(after)
             changed += 1
     return changed
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,11 +37,10 @@ def mlp(inputs: int = 6, hidden: int = 5, outputs: int = 4) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, outputs))
 
 
-def problem(model: nn.Module | None = None, n: int = 12, m: int = 30, *, seed: int = 0, **given: Any) -> Problem:
-    """``n`` rows to forget and ``m`` to keep, of six columns and four classes."""
+def problem(build: Callable[[], nn.Module] = mlp, n: int = 12, m: int = 30, *, seed: int = 0, **given: Any) -> Problem:
+    """``n`` rows to forget and ``m`` to keep, of six columns and four classes; always the same weights."""
     torch.manual_seed(0)
-    model = mlp() if model is None else copy.deepcopy(model)
-    return Problem(model, seed=seed, **{"forget": rows(n, 6), "retain": rows(m, 6, seed=1), **given})
+    return Problem(build(), seed=seed, **{"forget": rows(n, 6), "retain": rows(m, 6, seed=1), **given})
 
 
 def step(of: Problem, pattern: str = "model.*", **settings: Any) -> Step:

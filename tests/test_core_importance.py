@@ -85,7 +85,7 @@ PICTURES: dict[str, Callable[[], nn.Module]] = {
 def given(name: str) -> Problem:
     torch.manual_seed(0)
     if name in VECTORS:
-        return problem(VECTORS[name](), n=11)
+        return problem(VECTORS[name], n=11)
     model, sets = PICTURES[name](), {"forget": rows(11, 72), "retain": rows(5, 72, seed=1)}
     model(sets["forget"][0])  # the lazy layer learns its size
     return Problem(model, **sets)

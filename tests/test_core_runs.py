@@ -146,11 +146,11 @@ PLANS: dict[str, tuple[Callable[[], Stage], Callable[[], Problem]]] = {
     "mask, reference, look-ahead, chunks, schedule": (
         lambda: Descent(terms.sam(terms.npo("forget")) + terms.relabel("forget") + KEEP, saliency(FIT, 0.5), clip(1.0),
                         adam(0.01, schedule=cosine), over="retain", epochs=2, batch=16, chunk=8),
-        lambda: problem(noisy())),
+        lambda: problem(noisy)),
     "two players in mid-round": (game, players),
     "a buffer that fills": (replay, problem),
     "a state of tensors": (lambda: Descent(KEEP, how=Smooth(), opt=sgd(0.1, 0.9), epochs=1, batch=8), problem),
-    "growth in mid-stage": (lambda: Descent(KEEP, how=Grow(2), opt=adam(0.01), steps=5), lambda: problem(Wider())),
+    "growth in mid-stage": (lambda: Descent(KEEP, how=Grow(2), opt=adam(0.01), steps=5), lambda: problem(Wider)),
     "edits and snapshots between": (
         lambda: keep("before") >> Descent(FIT, steps=2) >> prune(0.3) >> Descent(KEEP, surviving(), steps=2) >> restore("before")
         >> halve() >> Descent(terms.fit("half"), steps=2), problem),
@@ -213,7 +213,7 @@ def other_rows(m: pytest.MonkeyPatch) -> tuple[Stage, Problem]:
 
 
 def other_model(m: pytest.MonkeyPatch) -> tuple[Stage, Problem]:
-    return Descent(KEEP, steps=4), problem(mlp(hidden=7))
+    return Descent(KEEP, steps=4), problem(lambda: mlp(hidden=7))
 
 
 def other_threads(m: pytest.MonkeyPatch) -> tuple[Stage, Problem]:
@@ -259,7 +259,7 @@ def looked_at(of: Problem) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluation_leaves_weights_statistics_modes_and_random_state(training: bool) -> None:
-    of = problem(noisy(), test=rows(9, 6, seed=2))
+    of = problem(noisy, test=rows(9, 6, seed=2))
     of.model.train(training)
     of.model[0].weight.requires_grad_(False)
     before, random = state(of), torch.get_rng_state()
@@ -275,7 +275,7 @@ def test_evaluation_leaves_weights_statistics_modes_and_random_state(training: b
     (KEEP + terms.relabel("forget") + terms.npo("forget"), None, 5),
 ])  # fmt: skip
 def test_only_retained_rows_move_statistics_or_what_a_method_says(loss: Any, moves: Any, counted: int) -> None:
-    of = problem(noisy())
+    of = problem(noisy)
     start = of.model[1].num_batches_tracked.item()
     given = {} if moves is None else {"moves": moves}
     Run(Descent(loss, opt=sgd(0.0), steps=5, batch=8, **given), of).go()
@@ -285,7 +285,7 @@ def test_only_retained_rows_move_statistics_or_what_a_method_says(loss: Any, mov
 
 
 def test_statistics_move_by_retained_rows_as_a_plain_loop_moves_them() -> None:
-    of, seen = problem(noisy()), []
+    of, seen = problem(noisy), []
     plain = copy.deepcopy(of.model).train()
     watch = lambda run, stage, now: seen.append(now.batch("retain")["x"])  # noqa: E731
     Run(Descent(KEEP + FIT, opt=sgd(0.0), steps=4, batch=8), of, watch=[watch]).go()
@@ -297,7 +297,7 @@ def test_statistics_move_by_retained_rows_as_a_plain_loop_moves_them() -> None:
 
 def test_a_frozen_module_is_in_evaluation_mode_and_needs_no_gradient() -> None:
     modes: list[tuple[list[bool], list[bool]]] = []
-    of = problem(noisy())
+    of = problem(noisy)
 
     def watch(run: Run, stage: Stage, now: Step) -> None:
         modes.append(([m.training for m in of.model], [p.requires_grad for p in of.model.parameters()]))
@@ -317,7 +317,7 @@ def test_the_plan_given_is_a_value() -> None:
 def test_the_same_seed_gives_the_same_bits_whatever_else_draws() -> None:
     plan, ends = PLANS["mask, reference, look-ahead, chunks, schedule"][0], []
     for draws, seed in ((0, 0), (7, 0), (0, 1)):
-        of = problem(noisy(), seed=seed)
+        of = problem(noisy, seed=seed)
         torch.rand(draws)
         ends.append(state(Run(plan(), of).go()))
     assert same(ends[0], ends[1])

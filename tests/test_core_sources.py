@@ -208,7 +208,7 @@ def test_the_cache_changes_nothing() -> None:
 
 
 def test_a_frozen_model_is_in_evaluation_mode() -> None:
-    of = problem(nn.Sequential(nn.Linear(6, 5), nn.Dropout(0.5), nn.Linear(5, 4)))
+    of = problem(lambda: nn.Sequential(nn.Linear(6, 5), nn.Dropout(0.5), nn.Linear(5, 4)))
     of.model.train()
     of.keep("start")
     for cached in (True, False):

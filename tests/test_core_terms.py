@@ -199,7 +199,7 @@ SECOND = {
 
 @pytest.mark.parametrize("name", SECOND)
 def test_a_gradient_equals_finite_differences(name: str) -> None:
-    of, e = problem(Double(mlp())), 1e-5
+    of, e = problem(lambda: Double(mlp())), 1e-5
     got = SECOND[name].grad(step(of))
     for _ in range(3):
         way = {n: torch.randn_like(w) for n, w in of.weights().items()}

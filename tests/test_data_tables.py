@@ -14,8 +14,9 @@ from torch import nn
 
 from oblivio import data
 from oblivio.core.errors import BadInput
+from oblivio.core.source import as_source
 from oblivio.data.roles import assign
-from oblivio.modules.table import TablePreprocess, fit_table
+from oblivio.modules.table import TablePreprocess
 
 HEAD = ["person", "age", "income", "city", "hospital", "note", "ill"]
 PEOPLE = [
@@ -231,10 +232,16 @@ def test_columns_without_a_role() -> None:
 # --- the fitted part
 
 
+def fitted_to(x: torch.Tensor, sizes: tuple[int, ...], gaps: tuple[int, ...]) -> TablePreprocess:
+    module = TablePreprocess(sizes, gaps)
+    module.refit(as_source(x))
+    return module
+
+
 def test_the_fitted_part_by_hand() -> None:
     nan = torch.nan
     x = torch.tensor([[1.0, 0], [3, 1], [nan, nan], [8, 1]])
-    module = fit_table(x, sizes=(0, 3), gaps=(0, 1))
+    module = fitted_to(x, (0, 3), (0, 1))
     filled = torch.tensor([1.0, 3, 3, 8])  # 3 is the median
     scaled = (filled - filled.mean()) / filled.std(correction=0)
     expected = torch.tensor([[1.0, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 1, 1], [0, 1, 0, 0, 0]])
@@ -244,13 +251,13 @@ def test_the_fitted_part_by_hand() -> None:
 
 
 def test_what_the_fit_did_not_see_is_all_zeros() -> None:
-    module = fit_table(torch.tensor([[1.0, 0], [2, 0]]), sizes=(0, 2), gaps=(0, 1))
+    module = fitted_to(torch.tensor([[1.0, 0], [2, 0]]), (0, 2), (0, 1))
     unseen = module(torch.tensor([[torch.nan, 1], [1, -1], [1, torch.nan], [1, 0]]))
     assert unseen[:, 1:].tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
 
 
 def test_a_constant_or_empty_column_stays_finite() -> None:
-    module = fit_table(torch.tensor([[0.1, torch.nan], [0.1, torch.nan], [0.1, torch.nan]]), sizes=(0, 0), gaps=(1,))
+    module = fitted_to(torch.tensor([[0.1, torch.nan], [0.1, torch.nan], [0.1, torch.nan]]), (0, 0), (1,))
     assert module(torch.tensor([[0.1, torch.nan], [1.1, 5.0]])).isfinite().all()
     torch.testing.assert_close(module(torch.tensor([[0.1, 0.0]])), torch.zeros(1, 3))
 
@@ -259,7 +266,7 @@ def test_a_reference_knows_nothing_of_the_forgotten_rows(people: data.Dataset) -
     """The fitted part of a model retrained without rows equals one fitted where they never were."""
     forget, retain = data.split(people.train, 'where=city == "Basel"', fields=people.fields)
     original, reference = (data.fit_preprocess(people.preprocess, rows) for rows in (people.train, retain))
-    alone = fit_table(retain.batch(torch.arange(len(retain)))["x"], (0, 0, 2), (0, 1, 2))
+    alone = fitted_to(retain.batch(torch.arange(len(retain)))["x"], (0, 0, 2), (0, 1, 2))
     for name, value in reference.state_dict().items():
         torch.testing.assert_close(value, alone.state_dict()[name])
     basel = forget.batch(torch.arange(len(forget)))["x"]

@@ -67,7 +67,12 @@ def test_own_model_as_a_job(tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "oblivio", "forget", "job.yaml", "--out", str(out)]
     done = subprocess.run(
-        command, cwd=OWN, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, timeout=120
+        command,
+        cwd=OWN,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert "3 retrained" in done.stdout

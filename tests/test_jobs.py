@@ -170,6 +170,19 @@ def test_a_job_killed_at_a_step_resumes_to_the_same_bits(
     assert bits(tmp_path / "out") == bits(undisturbed)
 
 
+def test_a_job_of_defaults_is_the_same_when_it_is_resumed(tmp_path: Path) -> None:
+    def kill(run: Any, *_: Any) -> None:
+        raise Killed
+
+    asked = Job.of(data="breast_cancer", model="mlp", forget="random=0.1", method="finetune", recipe={"epochs": 0.1})
+    with pytest.raises(Killed):
+        forget.run(asked, tmp_path, watch=[kill])
+    again = Job.load(tmp_path / "job.yaml")
+    assert again.model.options == {"hidden": [400, 400]}
+    forget.run(again, tmp_path, resume=True)
+    assert (tmp_path / "figures.json").exists()
+
+
 def test_a_finished_run_and_another_job_are_not_resumed(tmp_path: Path) -> None:
     forget.run(job(), tmp_path / "out")
     with pytest.raises(BadInput, match="finished run"):
@@ -268,6 +281,8 @@ def test_a_users_own_network_and_recipe(own: str, own_cache: Path, tmp_path: Pat
     outcome = forget.run(asked, tmp_path / "out")
     assert isinstance(ob.load(tmp_path / "out", factory=f"{own}:factory"), nn.Sequential)
     assert len(cache.entries()) == 2
+    forget.run(Job.load(tmp_path / "out" / "job.yaml"), tmp_path / "again")
+    assert bits(tmp_path / "out") == bits(tmp_path / "again")
     assert outcome.cost["of_retraining"].keys() == {"seconds"}
     with pytest.raises(BadInput, match="another network than owncode:factory"):
         forget.run(job(model=f"{own}:factory", recipe=f"{own}:other"), tmp_path / "other")

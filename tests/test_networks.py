@@ -16,9 +16,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from oblivio import networks
 from oblivio.core.errors import BadInput
+from oblivio.core.source import as_source
 from oblivio.modules.heads import last_linear
-from oblivio.modules.preprocess import Standardise, fit_standardise, preprocessed
-from oblivio.modules.table import fit_table
+from oblivio.modules.preprocess import Standardise, assembled
+from oblivio.modules.table import TablePreprocess
 from oblivio.networks import Architecture
 from oblivio.networks.vit_tiny import Attention
 
@@ -263,9 +264,15 @@ tables = st.tuples(st.integers(1, 20), st.integers(1, 4), st.integers(0, 2**32))
 )
 
 
+def fitted_to(x: Tensor) -> Standardise:
+    module = Standardise.identity(tuple(x.shape[1:]))
+    module.refit(as_source(x))
+    return module
+
+
 @given(tables)
 def test_standardised_columns(x: Tensor) -> None:
-    fitted = fit_standardise(x)
+    fitted = fitted_to(x)
     out = fitted(x)
     torch.testing.assert_close(out.mean(0), torch.zeros(x.shape[1]), rtol=0, atol=1e-3)
     spread = torch.ones(x.shape[1]) if len(x) > 1 else torch.zeros(x.shape[1])
@@ -276,7 +283,7 @@ def test_standardised_columns(x: Tensor) -> None:
 @given(st.floats(-1e6, 1e6, width=32), st.integers(1, 50))
 def test_a_constant_column_becomes_zero(value: float, rows: int) -> None:
     x = torch.stack([torch.full((rows,), value), torch.arange(rows).float()], 1)
-    fitted = fit_standardise(x)
+    fitted = fitted_to(x)
     assert fitted.std[0] == 1
     torch.testing.assert_close(fitted(x)[:, 0], torch.zeros(rows), rtol=0, atol=abs(value) * 1e-6)
 
@@ -284,7 +291,7 @@ def test_a_constant_column_becomes_zero(value: float, rows: int) -> None:
 @pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
 def test_images_are_standardised_by_channel(kind: torch.dtype) -> None:
     x = torch.randint(0, 255, (9, 3, 4, 5)).to(kind)
-    out = fit_standardise(x)(x)
+    out = fitted_to(x)(x)
     torch.testing.assert_close(out.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-5)
     torch.testing.assert_close(out.std((0, 2, 3), correction=0), torch.ones(3))
 
@@ -292,7 +299,7 @@ def test_images_are_standardised_by_channel(kind: torch.dtype) -> None:
 @pytest.mark.parametrize("inputs", [(3, 4, 5), (7,)])
 def test_the_identity_has_the_shape_of_a_fit(inputs: tuple[int, ...]) -> None:
     x = torch.rand(2, *inputs)
-    identity, fitted = Standardise.identity(inputs), fit_standardise(x)
+    identity, fitted = Standardise.identity(inputs), fitted_to(x)
     assert torch.equal(identity(x), x)
     assert identity.mean.shape == fitted.mean.shape
     assert identity.std.shape == fitted.std.shape
@@ -303,13 +310,12 @@ def test_the_identity_has_the_shape_of_a_fit(inputs: tuple[int, ...]) -> None:
     [
         (torch.tensor([[1.0, 2.0], [1.0, math.nan]]), "column 1"),
         (torch.full((2, 1, 3, 3), math.inf), "channel 0"),
-        (torch.zeros(0, 4), "rows of shape"),
-        (torch.zeros(5), "rows of shape"),
+        (torch.zeros(0, 4), "no rows"),
     ],
 )
 def test_what_cannot_be_standardised(x: Tensor, message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        fit_standardise(x)
+        fitted_to(x)
 
 
 def test_a_network_is_built_for_what_its_preprocessing_gives() -> None:
@@ -319,7 +325,8 @@ def test_a_network_is_built_for_what_its_preprocessing_gives() -> None:
     assert again == architecture
     net = again.build()
     assert net.get_parameter("net.head.weight").shape == (4, 5)
-    fitted = fit_table(x, (0, 3), (0,))
+    fitted = TablePreprocess((0, 3), (0,))
+    fitted.refit(as_source(x))
     net.get_submodule("prepare").load_state_dict(fitted.state_dict())
     assert torch.equal(net(x), net.get_submodule("net")(fitted(x)))
 
@@ -341,7 +348,7 @@ def test_preprocessing_that_cannot_be(spec: Any, message: str) -> None:
 def test_preprocessing_is_part_of_the_model_but_no_weight() -> None:
     x = 5 + 3 * torch.randn(20, 4)
     net = nn.Linear(4, 2)
-    model = preprocessed(fit_standardise(x), net)
+    model = assembled(net, fitted_to(x))
     torch.testing.assert_close(model(x), net((x - x.mean(0)) / x.std(0, correction=0)))
     assert [k for k, _ in model.named_parameters()] == ["net.weight", "net.bias"]
     assert sorted(model.state_dict()) == ["net.bias", "net.weight", "prepare.mean", "prepare.std"]

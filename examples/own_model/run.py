@@ -37,7 +37,7 @@ def main() -> ob.Problem:
     )
     references = [trained(customers, kept, seed) for seed in (1, 2, 3)]
 
-    outcome = ob.forget(problem, "npo", references=references)
+    outcome = ob.forget(problem, "npo", references=references, lr=0.01, epochs=10)
     print(f"{len(gone)} of {len(learned)} customers must go\n")
     print(outcome.table())
     return problem

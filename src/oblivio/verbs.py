@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -86,7 +85,7 @@ def _run(
     outcome = Outcome(changed, problem, chosen, spent, references, notes)
     if out is not None and problem.team.rank == 0:
         outcome.write(out)
-        shutil.rmtree(out / folders.WORK, ignore_errors=True)
+        folders.tidy(out, folders.WORK)
     return outcome
 
 

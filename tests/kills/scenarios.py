@@ -14,6 +14,14 @@ from oblivio.core import run
 from oblivio.networks import Architecture
 
 LINEAR = Architecture("mlp", (3,), 2, {"hidden": []})
+FIRST = """
+data: digits
+model: {name: mlp, options: {hidden: [2]}}
+recipe: {epochs: 0.5}
+forget: class=3
+method: {name: npo, settings: {epochs: 1}}
+references: 1
+"""
 EVERY = 30  # seconds between checkpoints, as shipped
 
 

@@ -5,11 +5,14 @@ The only place where tests fork: a worker of the tests has threads, and a fork o
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -66,11 +69,8 @@ class Server:
 
 def serve() -> None:
     from kills import scenarios
-    from oblivio.cli import app
-    from oblivio.data import load
 
-    app.application()
-    load("digits")
+    warm_up(scenarios)
     with open("/dev/null") as nothing:
         requests = os.fdopen(os.dup(0))
         os.dup2(nothing.fileno(), 0)  # children must not read what is meant for this process
@@ -92,6 +92,14 @@ def serve() -> None:
         print(watch(child, request), flush=True)
 
 
+def warm_up(scenarios: Any) -> None:
+    """Do a job here: what is imported and built at its first use is there for every child."""
+    with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()):
+        (Path(name) / "job.yaml").write_text(scenarios.FIRST)
+        os.environ["OBLIVIO_CACHE"] = str(Path(name) / "cache")
+        assert scenarios.forget(Path(name), steps=5) == 0
+
+
 def work(request: dict[str, Any], scenarios: Any) -> int:
     from kills.operations import Fault, Operations
     from kills.trials import stage
@@ -102,7 +110,7 @@ def work(request: dict[str, Any], scenarios: Any) -> int:
         os.dup2(words.fileno(), 2)
     os.environ["OBLIVIO_CACHE"] = str(folder / "cache")
     fault = None if request["fault"] is None else Fault(*request["fault"])
-    operations = Operations(folder, fault, lambda: stage(folder))
+    operations = Operations(folder, fault, (lambda: stage(folder)) if fault is None else str)
     record = os.open(folder / "operations.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     operations.install()
     code = int(getattr(scenarios, request["scenario"])(folder, **request["settings"]))

@@ -119,12 +119,15 @@ class Job:
         return "".join(told)
 
     def go(self, folder: Path, **fault: Any) -> int:
-        """Begin the job, or go on with it, as a user would."""
+        """Begin the job, or go on with it, as a user would; a run that was killed when all was written is finished."""
         out = folder / "out"
-        if (out / FIGURES).exists():
+        scenario = "resume" if (out / JOB).exists() else "forget"
+        finished = (out / FIGURES).exists()
+        code = int(self.server.run(scenario, folder, steps=self.steps, **fault))
+        if finished and code == BAD_INPUT:
+            assert "is a finished run" in said(folder), said(folder)
             return FINISHED
-        code = self.server.run("resume" if interrupted(out) else "forget", folder, steps=self.steps, **fault)
-        return int(code)
+        return code
 
     def check(self, folder: Path) -> None:
         """What can be read as a model is a whole one; an interrupted run is refused; the original is as it was."""

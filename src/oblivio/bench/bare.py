@@ -15,6 +15,7 @@ from oblivio.core.step import Step
 
 Rows: TypeAlias = dict[str, Tensor]  # which rows of each source make a batch
 Loss: TypeAlias = Callable[[nn.Module, Rows], Tensor]
+Losses: TypeAlias = Callable[[], Loss]  # each with its own copy of the rows: none finds them in the processor's cache
 
 RATE, MOMENTUM = 0.01, 0.9
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -36,18 +37,18 @@ class Bare:
             self.opt.step()
 
 
-def offered(model: nn.Module, loss: Loss) -> dict[str, Bare]:
+def offered(model: nn.Module, losses: Losses) -> dict[str, Bare]:
     """A bare loop in each memory format that makes a difference, and ``again``, the first one twice."""
     formats = list(FORMATS) if any(w.dim() == 4 for w in model.parameters()) else ["contiguous"]
-    return {**{memory: Bare(model, loss, memory) for memory in formats}, "again": Bare(model, loss)}
+    return {**{memory: Bare(model, losses(), memory) for memory in formats}, "again": Bare(model, losses())}
 
 
 class Turns:
     """A watch of a Run: after each ``block`` steps of its Descent, every bare loop makes the same steps, timed."""
 
-    def __init__(self, block: int, model: nn.Module, loss: Loss, sources: tuple[str, ...]) -> None:
+    def __init__(self, block: int, model: nn.Module, losses: Losses, sources: tuple[str, ...]) -> None:
         self.block, self.start, self.sources = block, copy.deepcopy(model), sources
-        self.bare = offered(model, loss)
+        self.bare = offered(model, losses)
         self.times: Times = {name: [] for name in ("descent", *self.bare)}
         self._batches: list[Rows] = []
         self._since = clock()

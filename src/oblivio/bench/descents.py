@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import statistics
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -21,42 +22,46 @@ from oblivio.core.run import Run
 from oblivio.core.term import Term
 
 LONG = 1.6e-3  # seconds: the limits hold for steps of this length or more
+ROWS = 20_000
 BLOCK = 0.06  # seconds of one block of steps, about
 SETS = {"mlp": "mnist", "small-cnn": "fashion_mnist", "vit-tiny": "mnist"}
 
 
 def one_source(network: str, repeats: int = REPEATS) -> Row:
     """``fit("train")``; batches of 64 rows, doubled until a step is long enough."""
-    rows = images(SETS[network])
+    rows = images(SETS[network], ROWS)
     model = networks.build(network, tuple(rows.x.shape[1:]), 10)
-    loss = _cross_entropy(rows)
+    losses = partial(_cross_entropy, rows)
     batch = 64
-    while (seconds := _step(model, loss, len(rows.x), batch)) < LONG:
+    while (seconds := _step(model, losses(), len(rows.x), batch)) < LONG:
         batch *= 2
     problem = Problem(copy.deepcopy(model), task="classification", train=(rows.x, rows.y))
-    times, note = _compare(problem, terms.fit("train"), loss, batch, seconds, repeats)
+    times, note = _compare(problem, terms.fit("train"), losses, batch, seconds, repeats)
     return _row(f"Descent, one source: {network} on {SETS[network]}", 1.10, times, rows.note + note)
 
 
 def two_sources(repeats: int = REPEATS) -> Row:
     """``npo("forget") + fit("retain")``, the outputs of the start cached, against two forwards and one backward."""
-    rows = images("fashion_mnist")
+    rows = images("fashion_mnist", ROWS)
     gone = rows.y == 3
     forget, retain = (Images(rows.x[m], rows.y[m]) for m in (gone, ~gone))
     model = networks.build("small-cnn", tuple(rows.x.shape[1:]), 10)
     problem = Problem(copy.deepcopy(model), task="classification", forget=(forget.x, forget.y), retain=(retain.x, retain.y))
     with torch.no_grad():
         start = torch.cat([_likelihood(model(x), y) for x, y in zip(forget.x.split(512), forget.y.split(512), strict=True)])
-    fit = _cross_entropy(retain, "retain")
 
-    def loss(net: nn.Module, batch: Rows) -> Tensor:
-        at = batch["forget"]
-        now = _likelihood(net(forget.x[at]), forget.y[at])
-        return 2 * F.softplus(now - start[at]).mean() + fit(net, batch)
+    def losses() -> Loss:
+        fit, x, y = _cross_entropy(retain, "retain"), forget.x.clone(), forget.y.clone()
 
-    seconds = _step(model, fit, len(retain.x), 64, "retain") * 2
+        def loss(net: nn.Module, batch: Rows) -> Tensor:
+            at = batch["forget"]
+            return 2 * F.softplus(_likelihood(net(x.index_select(0, at)), y.index_select(0, at)) - start.index_select(0, at)).mean() + fit(net, batch)
+
+        return loss
+
+    seconds = 2 * _step(model, _cross_entropy(retain, "retain"), len(retain.x), 64, "retain")
     term = terms.npo("forget", beta=1.0) + terms.fit("retain")
-    times, note = _compare(problem, term, loss, 64, seconds, repeats, ("forget", "retain"))
+    times, note = _compare(problem, term, losses, 64, seconds, repeats, ("forget", "retain"))
     name = "Descent, forget and retain terms, cached frozen output: small-cnn on fashion_mnist"
     return _row(name, 1.15, times, rows.note + note)
 
@@ -68,7 +73,7 @@ def fixed_cost(repeats: int = REPEATS) -> Row:
     problem = Problem(copy.deepcopy(model), task="classification", train=(x, y))
     try:
         torch.set_num_threads(1)
-        times, _ = _compare(problem, terms.fit("train"), _cross_entropy(rows), 64, BLOCK / 200, repeats)
+        times, _ = _compare(problem, terms.fit("train"), partial(_cross_entropy, rows), 64, BLOCK / 200, repeats)
     finally:
         torch.set_num_threads(threads)
     micro = [1e6 * (a - b) / 200 for a, b in zip(times["descent"], times["contiguous"], strict=True)]
@@ -76,11 +81,11 @@ def fixed_cost(repeats: int = REPEATS) -> Row:
     return Row("fixed cost of a step", 100, micro, note, "us", ratios(times["again"], times["contiguous"]))
 
 
-def _compare(problem: Problem, term: Term, loss: Loss, batch: int, seconds: float, repeats: int,
+def _compare(problem: Problem, term: Term, losses: Losses, batch: int, seconds: float, repeats: int,
              sources: tuple[str, ...] = ("train",)) -> tuple[Times, str]:
     """Times of a block of steps, one a repeat, and in words what was compared. The bare loops must end alike."""
     block = max(2, round(BLOCK / seconds))
-    turns = Turns(block, problem.model, loss, sources)
+    turns = Turns(block, problem.model, losses, sources)
     descent = Descent(term, opt=sgd(RATE, MOMENTUM), over=sources[0], steps=block * (1 + repeats * BLOCKS), batch=batch)
     Run(descent, problem, watch=[turns]).go()
     far = turns.alike(problem.model)
@@ -107,7 +112,8 @@ def _step(model: nn.Module, loss: Loss, rows: int, batch: int, source: str = "tr
 
 
 def _cross_entropy(rows: Images, source: str = "train") -> Loss:
-    return lambda net, batch: F.cross_entropy(net(rows.x[batch[source]]), rows.y[batch[source]])
+    x, y = rows.x.clone(), rows.y.clone()
+    return lambda net, batch: F.cross_entropy(net(x.index_select(0, batch[source])), y.index_select(0, batch[source]))
 
 
 def _likelihood(out: Tensor, y: Tensor) -> Tensor:

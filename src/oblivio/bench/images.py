@@ -27,8 +27,9 @@ class Images:
 def images(name: str, rows: int = 60_000) -> Images:
     """The first training rows of ``mnist`` or ``fashion_mnist``; random ones where there is no such file."""
     try:
-        columns = data.load(name).train.data
-        return Images(columns["x"], columns["y"]).first(rows)
+        train = data.load(name).train
+        first = train.batch(torch.arange(min(rows, len(train))))
+        return Images(first["x"], first["y"])
     except BadInput:
         generator = torch.Generator().manual_seed(0)
         x = torch.rand(rows, 1, 28, 28, generator=generator)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from oblivio import methods
 from oblivio.claims.claim import Changed, Claim, Figures, Method
-from oblivio.claims.problems import CLASS, Case, accuracy, first, nothing, class_three
+from oblivio.claims.problems import CLASS, Case, accuracy, class_three, first, nothing, unstopped
 from oblivio.core.plan import Stage
 
 TARGET = 0.05  # accuracy on the class at which shrinking and ascent stop
@@ -12,7 +12,7 @@ TARGET = 0.05  # accuracy on the class at which shrinking and ascent stop
 
 def to_target(case: Case, plan: Stage) -> dict[str, float]:
     """Accuracy on the class and on the others at the first step where the class is at the target, else at the end."""
-    return first(case.path(plan, forget=accuracy("forget"), kept=accuracy("kept")), "forget", TARGET)
+    return first(case.path(unstopped(plan), forget=accuracy("forget"), kept=accuracy("kept")), "forget", TARGET)
 
 
 def ascent(case: Case) -> dict[str, float]:
@@ -24,7 +24,7 @@ def ascent(case: Case) -> dict[str, float]:
 def measure(method: Method, seed: int) -> Figures:
     """Accuracy on training rows of the class that goes, and on test rows of the others."""
     case = class_three(seed)
-    expanded = case.after(method(variant="expand", lr=1e-3, epochs=10))
+    expanded = case.after(unstopped(method(variant="expand", lr=1e-3, epochs=10)))
     shrunk = to_target(case, method(variant="shrink", lr=1e-3, epochs=10, bound=0.3))
     narrow = to_target(case, method(variant="shrink", lr=1e-3, epochs=10, bound=0.1))
     climbed = ascent(case)
@@ -43,8 +43,8 @@ def measure(method: Method, seed: int) -> Figures:
 
 
 CLAIM = Claim(
-    says="A shadow class takes the class away at the shipped rate and length. Shrinking does with a bound of 0.3, stopped "
-    "at an accuracy of 0.05, with less harm than one epoch of gradient ascent to the same target; with a bound of 0.1 "
+    says="A shadow class takes the class away in ten epochs. Shrinking does with a bound of 0.3, stopped at an "
+    "accuracy of 0.05, with less harm than one epoch of gradient ascent to the same target; with a bound of 0.1 "
     "(narrow) it does not get there.",
     trained=CLASS,
     method=methods.boundary_unlearning,
@@ -60,7 +60,7 @@ CLAIM = Claim(
     ),
     changed=(
         Changed("when shrinking is stopped", "after an epoch", "after a step", "an epoch is two steps of 64 rows here"),
-        Changed("rate of gradient ascent", "not given", "the smallest of 0.001 * 2^i that reaches the target in an epoch",
+        Changed("rate of gradient ascent", "not given", "the smallest of 0.001 * 2^i that gets there in an epoch",
                 "a rate must be chosen; the smallest harms least"),
     ),
 )  # fmt: skip

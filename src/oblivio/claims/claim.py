@@ -119,7 +119,8 @@ def judge(claim: Claim, figures: Mapping[str, Sequence[float]], *, partly: bool 
     """
     means = {name: fmean(values) for name, values in figures.items()}
     seeds = [dict(zip(figures, row, strict=True)) for row in zip(*figures.values(), strict=True)]
-    failed, held = [], []
+    failed: list[tuple[str, str]] = []
+    held: list[tuple[str, str]] = []
     for text, of in [*((text, [means]) for text in claim.holds), *((text, seeds) for text in claim.always)]:
         condition = Condition(text)
         missing = condition.names - figures.keys()

@@ -7,18 +7,21 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Eq: operator.eq,
 }  # fmt: skip
-FUNCTIONS: dict[str, Callable[..., float]] = {"abs": abs, "max": max, "min": min}
+FUNCTIONS: dict[str, Callable[..., float]] = {"abs": abs, "count": lambda *met: sum(met), "max": max, "min": min}
 
 
 @dataclass(frozen=True)
 class Condition:
-    """``"salun <= random_mask - 0.08"``: numbers, names of figures, + - * /, abs, max, min, and at least one comparison.
+    """``"salun <= random_mask - 0.08"``: numbers, names of figures, + - * /, abs, max, min, and a comparison.
+
+    ``count(a <= 1, b <= 1) >= 1`` asks how many of several comparisons hold.
 
     Example:
         >>> condition = Condition("abs(salun - relabel) <= 0.05")
@@ -44,10 +47,7 @@ class Condition:
 
     def met(self, figures: Mapping[str, float]) -> bool:
         """Whether it holds of these figures."""
-        comparison = self._comparison
-        values = [_value(node, figures) for node in (comparison.left, *comparison.comparators)]
-        pairs = zip(comparison.ops, values, values[1:], strict=False)
-        return all(_operator(op)(left, right) for op, left, right in pairs)
+        return bool(_value(self._comparison, figures))
 
     def numbers(self, figures: Mapping[str, float]) -> str:
         """The same comparison with the figures in it."""
@@ -85,6 +85,9 @@ def _value(node: ast.AST, figures: Mapping[str, float]) -> float:
             return -_value(inner, figures)
         case ast.BinOp(left=left, op=op, right=right):
             return float(_operator(op)(_value(left, figures), _value(right, figures)))
+        case ast.Compare(left=left, ops=ops, comparators=others):
+            values = [_value(each, figures) for each in (left, *others)]
+            return float(all(_operator(op)(*pair) for op, pair in zip(ops, pairwise(values), strict=True)))
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in FUNCTIONS:
-            return FUNCTIONS[name](*(_value(arg, figures) for arg in args))
+            return float(FUNCTIONS[name](*(_value(arg, figures) for arg in args)))
     raise ValueError(f"{ast.unparse(node)!r} is no part of a condition")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from oblivio import methods
-from oblivio.claims.claim import Claim, Figures, Method
+from oblivio.claims.claim import Changed, Claim, Figures, Method
 from oblivio.claims.problems import ROWS, memorised
+from oblivio.claims.relabel import PASSES
 from oblivio.core.plan import Stage
 
-SETTINGS = {"lr": 0.005, "epochs": 5}
+SETTINGS = {"lr": 0.001, "epochs": 42.5}
 
 
 def weighted(tau: float) -> Stage:
@@ -41,8 +42,8 @@ def measure(method: Method, seed: int) -> Figures:
 
 
 CLAIM = Claim(
-    says="Weights that fall with the loss lower the accuracy on memorised wrong labels below that of random relabelling "
-    "alone, the more the smaller tau is, at the same accuracy on retained rows.",
+    says="Weights that fall with the loss lower the accuracy on memorised wrong labels below that of random "
+    "relabelling alone, the more the smaller tau is, at the same accuracy on retained rows.",
     trained=ROWS,
     method=weighted,
     controls={"the host without the piece": plain},
@@ -53,4 +54,9 @@ CLAIM = Claim(
         "abs(tau_3 - host) <= 0.05",
         "tau_05 <= tau_1 <= tau_3",
     ),
-)
+    changed=(
+        PASSES,
+        Changed("rate", "0.005", f"{SETTINGS['lr']:g}",
+                "of 1, 2 and 5 times 0.001, 0.01 it brings the host nearest to the card's 0.50, on seeds 100 to 102"),
+    ),
+)  # fmt: skip

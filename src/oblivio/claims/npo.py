@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity
 from oblivio import methods, terms
 from oblivio.claims.claim import Changed, Claim, Figures, Method
 from oblivio.claims.grad_ascent import PER_EPOCH, TASK, floor
-from oblivio.claims.problems import ROWS, Case, Make, chance, likelihood, memorised
+from oblivio.claims.problems import ROWS, Case, Make, chance, likelihood, memorised, unstopped
 from oblivio.core.grads import Grads
 from oblivio.core.plan import Stage
 
@@ -19,7 +19,8 @@ STEPS, EARLY = 120, 80
 
 def ascent(beta: float, retain: float, **settings: Any) -> Stage:
     """Gradient ascent in its place; with a retain term gradient difference."""
-    return methods.grad_diff(alpha=retain, **settings) if retain else methods.grad_ascent(**settings)
+    plan: Stage = methods.grad_diff(gamma=1.0, alpha=retain, **settings) if retain else methods.grad_ascent(**settings)
+    return plan
 
 
 def likeness(case: Case, lr: float) -> float:
@@ -39,14 +40,16 @@ def claim(trained: str, problem: Make, lr: float) -> Claim:
     def measure(method: Method, seed: int) -> Figures:
         case, forget, retain = problem(seed), likelihood("forget"), likelihood("retain")
         settings = {"lr": lr, "epochs": STEPS / PER_EPOCH}
-        alone = {beta: case.path(method(beta=beta, retain=0.0, **settings), retain=retain) for beta in (1.0, 3.0)}
-        held, differed = case.after(method(beta=1.0, retain=1.0, **settings)), case.after(methods.grad_diff(**settings))
+        alone = {
+            beta: case.path(unstopped(method(beta=beta, retain=0.0, **settings)), retain=retain) for beta in (1.0, 3.0)
+        }
+        held, differed = (case.after(unstopped(make(beta=1.0, retain=1.0, **settings))) for make in (method, ascent))
         return {
             "chance": chance(case.start),
             "before": forget(case.start),
             "retrained": forget(case.retrained),
             "retrained_retain": retain(case.retrained),
-            "ascent_retain": retain(case.after(methods.grad_ascent(**settings))),
+            "ascent_retain": retain(case.after(unstopped(ascent(1.0, 0.0, **settings)))),
             "beta_1_retain": alone[1.0][STEPS]["retain"],
             "beta_1_drift": abs(alone[1.0][STEPS]["retain"] - alone[1.0][EARLY]["retain"]),
             "beta_3_retain": alone[3.0][STEPS]["retain"],
@@ -58,9 +61,9 @@ def claim(trained: str, problem: Make, lr: float) -> Claim:
         }
 
     return Claim(
-        says="Without a retain term the likelihood of retained rows levels off (drift: from step 80 to 120), higher with a "
-        "larger beta, where ascent at the same rate takes it to chance. With the retain term (held) it stays, where "
-        "gradient difference loses it. With beta to 0 the gradient is that of ascent.",
+        says="Without a retain term the likelihood of retained rows levels off (drift: from step 80 to 120), higher "
+        "with a larger beta, where ascent at the same rate takes it to chance. With the retain term (held) it stays, "
+        "where gradient difference loses it. With beta to 0 the gradient is that of ascent.",
         trained=trained,
         method=methods.npo,
         controls={"gradient ascent and gradient difference": ascent},

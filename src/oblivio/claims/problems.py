@@ -7,6 +7,7 @@ random weights; both are kept in the cache of trained models.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 
 from oblivio import data
+from oblivio.core.descent import Descent
+from oblivio.core.part import walk
 from oblivio.core.plan import Plan, Stage
 from oblivio.core.problem import Problem
 from oblivio.core.run import Run
@@ -141,6 +144,15 @@ def chance(problem: Problem) -> float:
 def first(path: list[dict[str, float]], name: str, most: float) -> dict[str, float]:
     """The first point of a path at which ``name`` is ``most`` or less; its end where that never comes."""
     return next((point for point in path if point[name] <= most), path[-1])
+
+
+def unstopped(plan: Stage) -> Stage:
+    """The plan without rules that end it early, for a number of steps that is fixed."""
+    whole = copy.deepcopy(plan)
+    for _, part in walk(whole):
+        if isinstance(part, Descent):
+            part.until = None
+    return whole
 
 
 def nothing(**settings: Any) -> Stage:

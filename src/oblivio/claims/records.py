@@ -9,10 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import oblivio
 from oblivio.core.errors import BadInput
 
-ROOT = Path(oblivio.__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "results" / "claims"
 
 Numbers = Mapping[str, Sequence[float]]

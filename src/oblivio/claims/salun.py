@@ -9,6 +9,7 @@ import torch
 from oblivio import methods
 from oblivio.claims.claim import Claim, Figures, Method
 from oblivio.claims.problems import ROWS, memorised
+from oblivio.claims.relabel import PASSES, RATE, SETTINGS
 from oblivio.core.plan import Stage
 from oblivio.core.problem import Problem
 from oblivio.core.seeds import mix
@@ -16,10 +17,8 @@ from oblivio.core.where import Selection, Where
 from oblivio.terms import fit
 from oblivio.where import saliency
 
-SETTINGS = {"lr": 0.02, "epochs": 5}
 
-
-class scattered(Where):  # noqa: N801 - used like a function
+class scattered(Where):
     """A random ``keep`` share of all entries."""
 
     def __init__(self, keep: float) -> None:
@@ -32,7 +31,8 @@ class scattered(Where):  # noqa: N801 - used like a function
 
 def at_random(keep: float, **settings: Any) -> Stage:
     """Random relabelling on a random mask."""
-    return methods.relabel(**settings).but(where=scattered(keep))
+    plan: Stage = methods.relabel(**settings)
+    return plan.but(where=scattered(keep))
 
 
 def strays(before: Problem, after: Problem) -> int:
@@ -67,4 +67,5 @@ CLAIM = Claim(
     measure=measure,
     holds=("abs(salun - relabel) <= 0.05", "salun <= random_mask - 0.08", "salun_retain >= 0.99"),
     always=("strays == 0",),
+    changed=(PASSES, RATE),
 )

@@ -34,8 +34,8 @@ def plain(rho: float) -> Stage:
 def relearned(case: Case, model: nn.Module) -> float:
     """Likelihood of the rows that the attacker does not have, after training ``model`` on those that he has."""
     rows = case.start.source("forget")
-    sources = {"known": rows.take(range(KNOWN)), "others": rows.take(range(KNOWN, len(rows)))}
-    attacked = Problem(model, task=case.start.task, seed=case.start.seed, **sources).copy()
+    known, others = rows.take(range(KNOWN)), rows.take(range(KNOWN, len(rows)))
+    attacked = Problem(model, task=case.start.task, seed=case.start.seed, known=known, others=others).copy()
     attack = Descent(fit("known"), opt=sgd(LR, 0.9), steps=ATTACK, batch=None)
     return likelihood("others")(Run(attack, attacked).go())
 
@@ -58,8 +58,8 @@ def measure(method: Method, seed: int) -> Figures:
 
 
 CLAIM = Claim(
-    says="After NPO the forgotten labels of two thirds of the rows come back when the model is trained on the other third; "
-    "with the piece (rho 0.1) they come back less, hardly more than on a retrained model.",
+    says="After NPO the forgotten labels of two thirds of the rows come back when the model is trained on the other "
+    "third; with the piece (rho 0.1) they come back less, hardly more than on a retrained model.",
     trained=ROWS,
     method=smooth,
     controls={"the host without the piece": plain},

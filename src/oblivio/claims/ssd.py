@@ -12,7 +12,7 @@ from oblivio import methods
 from oblivio.claims.claim import Claim, Figures, Method
 from oblivio.claims.problems import CLASS, class_three
 from oblivio.core.importance import fisher
-from oblivio.core.plan import Stage, edit
+from oblivio.core.plan import edit
 from oblivio.core.problem import Problem
 from oblivio.core.seeds import generator
 from oblivio.jobs.method import apply
@@ -20,9 +20,9 @@ from oblivio.jobs.method import apply
 Places = Callable[[Problem, Tensor], Tensor]
 
 
-def factors(problem: Problem, alpha: float) -> Tensor:
+def factors(problem: Problem, alpha: float, strength: float) -> Tensor:
     """What SSD multiplies each weight by, as one vector."""
-    after, _ = apply(methods.ssd(alpha=alpha), problem)
+    after, _ = apply(methods.ssd(alpha=alpha, strength=strength), problem)
     old, new = flat(problem), flat(after)
     return torch.where(old == 0, 1.0, new / old)
 
@@ -36,15 +36,12 @@ def elsewhere(places: Places) -> Method:
     """SSD's factors on other weights than its own: the smallest factor where ``places`` says first, and so on."""
 
     @edit
-    def misplaced(problem: Problem, alpha: float) -> None:
-        sorted_ = factors(problem, alpha).sort().values
+    def misplaced(problem: Problem, alpha: float, strength: float) -> None:
+        sorted_ = factors(problem, alpha, strength).sort().values
         moved = torch.empty_like(sorted_).index_copy_(0, places(problem, sorted_), sorted_)
         vector_to_parameters(flat(problem) * moved, problem.model.parameters())
 
-    def make(alpha: float) -> Stage:
-        return misplaced(alpha)
-
-    return make
+    return misplaced
 
 
 def random(problem: Problem, factors: Tensor) -> Tensor:
@@ -61,7 +58,7 @@ def important(problem: Problem, factors: Tensor) -> Tensor:
 def measure(method: Method, seed: int) -> Figures:
     """Accuracy on training rows of the class that goes and on test rows of the others; the share of weights touched."""
     case = class_three(seed)
-    done = case.after(method(alpha=5.0))
+    done = case.after(method(alpha=5.0, strength=1.0))
     return {
         "before": case.start.score("forget"),
         "before_others": case.start.score("kept"),
@@ -74,8 +71,8 @@ def measure(method: Method, seed: int) -> Figures:
 
 
 CLAIM = Claim(
-    says="With alpha 5 and strength 1 the class is gone from its own training rows and the other classes stay. The same "
-    "factors on other weights do not do that: which weights are chosen is what counts.",
+    says="With alpha 5 and strength 1 the class is gone from its own training rows and the other classes stay. The "
+    "same factors on other weights do not do that: which weights are chosen is what counts.",
     trained=CLASS,
     method=methods.ssd,
     controls={

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -47,6 +47,18 @@ def table(*columns: str) -> Table:
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
         made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", no_wrap=i == 0)
+    return made
+
+
+def pairs(texts: Mapping[str, str]) -> Table:
+    """Headings with their texts beside them; those without a text are left out."""
+    from rich.table import Table
+
+    made = Table.grid(padding=(0, 2))
+    made.add_column(style="bold", no_wrap=True)
+    for heading, text in texts.items():
+        if text:
+            made.add_row(heading, text)
     return made
 
 

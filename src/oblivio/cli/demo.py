@@ -4,42 +4,46 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from oblivio.cli import console
 from oblivio.cli.forget import doing, report
 from oblivio.cli.progress import Line, Look
 
-BEFORE = """\
-A small network learns to read handwritten digits. Then every three must go: not only the answer, but what the network
-learned from these rows. What that comes to is shown by networks that were trained in the same way without the threes.
-"""
-AFTER = """
-How to read it, column by column:
-  original       knows the threes; nothing was forgotten yet.
-  retrained      never saw a three. This is the aim: not the lowest number on the threes, but the same numbers.
-  {method:<13}  has forgotten where it stands among the retrained, also on what it was to keep.
-  output masked  the original with one output hidden. Its numbers look as good, yet its weights are those of the
-                 original: accuracy alone cannot tell forgetting from hiding.
-  weight noise   the original after a random change of the same size: what mere damage looks like.
-
-The same on your own: {command}
-"""
-METHOD, ROWS, REFERENCES = "salun", "class=3", 2
+JOB: dict[str, Any] = {
+    "data": "digits", "model": "mlp", "forget": "class=3", "method": "relabel", "references": 2,
+}  # fmt: skip
+BEFORE = (
+    "A small network learns to read handwritten digits. Then all threes must go: not only as an answer, but whatever "
+    "the network learned from their rows. What that comes to is told by networks trained in the same way without them."
+)
+DONE = "the original after forgetting. It should stand where the retrained stand, in every column."
+ROWS = {
+    "original": "untouched: it knows the threes.",
+    "retrained": "never saw a three. These numbers are the aim, not the lowest number on what goes.",
+    "output masked": "the original with the answer 3 hidden. Its numbers look as good, and nothing is forgotten: the "
+    "weights are those of the original. Accuracy alone cannot tell forgetting from hiding.",
+    "weight noise": "the original after a random change of the same size: what mere damage does.",
+}
 
 
 def demo() -> None:
-    """Forget a class of handwritten digits and compare with models that never saw it. Takes less than a minute."""
+    """Forget a class of handwritten digits, and compare with models that never saw it. Takes less than a minute."""
     import torch
 
     from oblivio.jobs import forget
     from oblivio.jobs.job import Job
 
     torch.set_num_threads(1)  # no slower for so small a network, and the same numbers however many there are
-    out = console.out()
-    out.print(BEFORE)
-    job = Job.of(data="digits", model="mlp", forget=ROWS, method=METHOD, references=REFERENCES)
+    out, job = console.out(), Job.of(**JOB)
+    out.print(BEFORE, end="\n\n")
     with tempfile.TemporaryDirectory() as folder, Line() as line:
         outcome = forget.run(job, Path(folder), watch=[Look(line, doing(job))])
     report(outcome)
-    command = f"oblivio forget --data digits --model mlp --forget {ROWS} --method {METHOD} --references {REFERENCES}"
-    out.print(AFTER.format(method=METHOD, command=command))
+    own = {
+        job.method.name: "the original after forgetting. It should stand where the retrained stand, in every column."
+    }
+    out.print("\nHow to read the table:")
+    out.print(console.pairs({**own, **ROWS}))
+    out.print("\nThe same by hand, with the new model kept:")
+    out.print("  oblivio forget " + " ".join(f"--{name} {value}" for name, value in JOB.items()), soft_wrap=True)

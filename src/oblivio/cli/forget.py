@@ -157,9 +157,9 @@ def run(job: Job, out: Path, again: bool = False) -> None:
     try:
         with Line() as line:
             outcome = forget.run(job, out, watch=[Look(line, doing(job))], resume=again)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OSError) as error:
         if folder.interrupted(out):
-            raise Stopped(f"interrupted; go on with: oblivio resume {out}") from None
+            raise Stopped(f"{str(error) or 'interrupted'}; go on with: oblivio resume {out}") from None
         raise
     finally:
         leave()

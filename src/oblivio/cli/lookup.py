@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -91,7 +90,7 @@ def show(method: Annotated[str, typer.Argument(metavar="METHOD", help="A name fr
     spec = registry.spec(method.replace("-", "_"))
     out = console.out()
     out.print(Text.assemble((spec.id, "bold"), f": {spec.summary}"), end="\n\n")
-    out.print(_pairs({**card(spec), **records.lines(spec.id, registry.names)}))
+    out.print(console.pairs({**card(spec), **records.lines(spec.id, registry.names)}))
     if spec.settings:
         out.print(_settings(spec))
     out.print("Example:", style="bold")
@@ -131,17 +130,6 @@ def example(spec: Spec) -> str:
     rows = "class=3" if "class" in spec.serves else "random=0.05"
     how = f"finetune --with {spec.id}" if spec.kind == "piece" else spec.id
     return f"oblivio forget --data digits --model mlp --forget {rows} --method {how} --out runs/{spec.id}"
-
-
-def _pairs(values: Mapping[str, str]) -> Table:
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    for heading, text in values.items():
-        if text:
-            table.add_row(heading, text)
-    return table
 
 
 def _settings(spec: Spec) -> Table:

@@ -29,7 +29,8 @@ class Line:
     """
 
     def __init__(self, words: str = "getting ready") -> None:
-        self.shown = console.first() and console.err().is_interactive
+        err = console.err()
+        self.shown = console.first() and err.is_interactive and err.file.isatty()
         self._bar = _bar() if self.shown else None
         self._of = ("", "")
         self.show(words)

@@ -209,7 +209,7 @@ def mask(case: Case) -> Iterator[str]:
 def statistics(case: Case) -> Iterator[str]:
     """Only passes over retained rows move batch-norm statistics, or over what a Descent names in ``moves``."""
     problem = case.problem()
-    norms = [m for m in problem.nets.modules() if getattr(m, "track_running_stats", False)]
+    norms: list[Any] = [m for m in problem.nets.modules() if getattr(m, "track_running_stats", False)]
     if not norms:
         return
     allowed = {*RETAINED, *(name for stage in below(case.plan(), Descent) for name in stage.moves)}
@@ -367,7 +367,9 @@ def seeds(case: Case) -> Iterator[str]:
     state = torch.get_rng_state(), np.random.get_state(), random.getstate()
     torch.manual_seed(1), np.random.seed(1), random.seed(1)  # noqa: NPY002 - the states that a method must not read
     yield from (f"the same seed gave another {what}" for what in names(differing(case.bits, bits(case.run()))))
-    torch.set_rng_state(state[0]), np.random.set_state(state[1]), random.setstate(state[2])
+    torch.set_rng_state(state[0])
+    np.random.set_state(state[1])
+    random.setstate(state[2])
     if below(case.plan(), Descent) and not differing(case.bits, bits(case.run(problem=case.problem(seed=1)))):
         yield "another seed gave the same bits"
 

@@ -153,16 +153,12 @@ class Descent(Stage):
         if self._motion:
             step.was = {n: w.detach().clone() for n, w in step.weights.items()}
         self.opt.step(grads, step)
-        self._put_back(step.weights)
         with torch.no_grad():
+            for name, (mask, start) in self._kept.items():
+                step.weights[name].copy_(torch.where(mask, step.weights[name], start))
             for part in self._after:
                 part.after(step)
         s["t"] = t + 1
-
-    def _put_back(self, weights: Grads) -> None:
-        with torch.no_grad():
-            for name, (mask, start) in self._kept.items():
-                weights[name].copy_(torch.where(mask, weights[name], start))
 
     @contextlib.contextmanager
     def _modes(self, problem: Problem) -> Iterator[None]:

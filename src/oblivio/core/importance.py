@@ -8,7 +8,7 @@ than once in a forward, goes through ``torch.func.vmap`` in chunks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -45,7 +45,7 @@ def fisher(problem: Problem, on: On, where: Where | str = "model.*", size: int =
     return {n: v / len(source) for n, v in total.items()}
 
 
-def _ruled(problem: Problem, batch: Batch, weights: Grads) -> dict[str, nn.Module]:
+def _ruled(problem: Problem, batch: Batch, weights: Mapping[str, Tensor]) -> dict[str, nn.Module]:
     """Modules with a rule that are called once in a forward and share no weight."""
     calls: Counter[str] = Counter()
     owners = Counter(id(p) for m in problem.nets.modules() for p in m.parameters(recurse=False))

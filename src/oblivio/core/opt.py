@@ -50,7 +50,7 @@ class Opt(Part):
         """One update with these gradients; weights without one stay."""
         assert self._torch is not None
         for name, weight in self._names.items():
-            weight.grad = grads.get(name)
+            weight.grad = like(grads.get(name), weight)
         if self.schedule is not None:
             rate = self.lr * self.schedule(step)
             for group in self._torch.param_groups:
@@ -78,11 +78,18 @@ class Opt(Part):
             return
         for name, weight in self._names.items():
             if name in state:
-                self._torch.state[weight] = dict(state[name])
+                self._torch.state[weight] = {k: like(v, weight) for k, v in state[name].items()}
 
     def __repr__(self) -> str:
         options = "".join(f", {k}={v}" for k, v in self.options.items() if k != "fused" and v)
         return f"{self.kind.__name__.lower()}({self.lr:g}{options})"
+
+
+def like(value: Any, weight: Tensor) -> Any:
+    """A tensor of the weight's shape in its memory layout, as fused kernels take for granted; else the value itself."""
+    if not isinstance(value, Tensor) or value.stride() == weight.stride() or value.shape != weight.shape:
+        return value
+    return torch.empty_like(weight, requires_grad=False).copy_(value)
 
 
 def sgd(lr: float, momentum: float = 0.0, wd: float = 0.0, schedule: Schedule | None = None, carry: bool = False) -> Opt:

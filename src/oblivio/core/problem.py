@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -70,8 +70,8 @@ class Problem:
                 self.sources[name] = self._named(name, as_source(value, name))
         self._disjoint()
         tasks = importlib.import_module("oblivio.tasks")  # a plug: the core knows no task by name
-        self.task: Task = tasks.resolve(task, self)
         self.nets.to(team.device)
+        self.task: Task = tasks.resolve(task, self)
 
     def _named(self, name: str, source: Source) -> Source:
         source = source.take(np.arange(len(source))) if source.name not in ("", name) else source
@@ -245,7 +245,7 @@ class Problem:
 
 
 @contextlib.contextmanager
-def moving(nets: Nets, names: Mapping[str, Any]) -> Iterator[None]:
+def moving(nets: Nets, names: Iterable[str]) -> Iterator[None]:
     """Only these weights need a gradient; afterwards as it was."""
     before = [(p, p.requires_grad) for p in nets.parameters()]
     named = dict(nets.named_parameters(remove_duplicate=False))

@@ -156,7 +156,7 @@ class Tensors(Source):
         except KeyError:
             raise BadInput(f"source {self.name!r} has no column {name!r}; it has {', '.join(self.columns)}") from None
         places = rows if self.index is None else self.index[rows]
-        value = column[places]
+        value = column.index_select(0, places.to(column.device))  # several times faster than column[places]
         into[name] = value.float() if value.dtype is torch.float64 else value
 
     @property

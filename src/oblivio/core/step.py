@@ -14,6 +14,7 @@ from oblivio.core.errors import BadInput
 from oblivio.core.grads import Grads
 from oblivio.core.seeds import generator
 from oblivio.core.source import Batch, Source
+from oblivio.core.surgery import Networks
 from oblivio.core.term import On, Term, source_name
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Step:
         self.grads: Grads = {}
         self.was: Grads = {}
         self.opt: Opt | None = None
-        self.norms = [m for m in problem.nets.modules() if getattr(m, "track_running_stats", False)] if train else []
+        self.norms: list[Any] = [m for m in problem.nets.modules() if getattr(m, "track_running_stats", False)] if train else []
         named = dict(problem.nets.named_parameters())
         self.weights: Grads = {n: named[n] for n in selection}
         self.substitute: Grads | None = None
@@ -57,8 +58,8 @@ class Step:
         self._taps: dict[Any, Tensor] = {}
 
     def at_time(self, t: int) -> None:
-        """Set the clock; batches and outputs of the time before are gone."""
-        self.t, self.loss = t, None
+        """Set the clock; batches, outputs and gradients of the time before are gone, and their memory is free."""
+        self.t, self.loss, self.grads, self.was = t, None, {}, {}
         self._clear()
 
     # --- batches
@@ -138,7 +139,7 @@ class Step:
         table = self.problem.frozen.get(self.problem.frozen_key(on, take, at))
         batch = self.batch(on)
         if table is not None:
-            return table[batch.rows]
+            return table.index_select(0, batch.rows.to(table.device))
         with torch.no_grad():
             return take(self.out(on, at=at), batch)
 
@@ -149,7 +150,7 @@ class Step:
         values = [p._outs[key] if tap is None else p._taps[tap] for p in self._pieces]
         return torch.cat(values).detach()
 
-    def call(self, fn: Callable[[Mapping[str, nn.Module]], Tensor]) -> Tensor:
+    def call(self, fn: Callable[[Networks], Tensor]) -> Tensor:
         """``fn(nets)`` at this step's weights."""
         nets = self.problem.nets
         return fn(nets) if self.substitute is None else functional_call(nets, self.substitute, (fn,))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
 from oblivio.core.errors import BadInput
 
+Networks: TypeAlias = "Mapping[str, nn.Module] | nn.ModuleDict"  # by name
 Journal = list[dict[str, Any]]
 _operations: dict[str, Callable[..., None]] = {}
 
@@ -26,7 +27,7 @@ def _name(fn: Callable[..., None]) -> str:
     return f"{fn.__module__}:{fn.__qualname__}"
 
 
-def operate(nets: Mapping[str, nn.Module], journal: Journal, fn: Callable[..., None], **arguments: Any) -> None:
+def operate(nets: Networks, journal: Journal, fn: Callable[..., None], **arguments: Any) -> None:
     """Apply a registered surgery and write it down."""
     name = _name(fn)
     if name not in _operations:
@@ -35,7 +36,7 @@ def operate(nets: Mapping[str, nn.Module], journal: Journal, fn: Callable[..., N
     journal.append({"op": name, "args": arguments})
 
 
-def replay(nets: Mapping[str, nn.Module], journal: Journal) -> None:
+def replay(nets: Networks, journal: Journal) -> None:
     """Rebuild the structure that ``journal`` describes. Only registered surgeries are run."""
     for entry in journal:
         module = entry["op"].partition(":")[0]

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oblivio.core.source import Batch
-
-if TYPE_CHECKING:
-    from oblivio.core.problem import Problem
+from oblivio.core.surgery import Networks
 
 
 class Task:
@@ -29,7 +24,7 @@ class Task:
         """Draw once what all nets share for this batch (time, noise, mask); here nothing."""
         return batch
 
-    def forward(self, nets: Mapping[str, nn.Module], net: str, batch: Batch) -> Tensor:
+    def forward(self, nets: Networks, net: str, batch: Batch) -> Tensor:
         """The outputs of one net on a batch."""
         out: Tensor = nets[net](batch["x"])
         return out
@@ -53,6 +48,3 @@ class Task:
     def quality(self, out: Tensor, batch: Batch) -> Tensor:
         """What ``figure`` names, for every example: 1 or 0 for accuracy, the error for a regression."""
         raise NotImplementedError
-
-    def check(self, problem: Problem) -> None:
-        """Raise BadInput where labels and outputs do not fit each other."""

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor
@@ -78,6 +78,7 @@ class Rule(Term):
         raise NotImplementedError
 
 
+@dataclass_transform(eq_default=False)
 def rule(cls: type[R]) -> type[R]:
     """Make a Rule class a dataclass that is compared by identity."""
     return dataclass(eq=False)(cls)

@@ -28,6 +28,7 @@ from oblivio.core.files import read_json
 from oblivio.core.run import Watch, environment
 from oblivio.core.source import Source
 from oblivio.core.team import ALONE, Team
+from oblivio.jobs.folder import remove, tidy
 from oblivio.jobs.network import Network
 from oblivio.jobs.recipe import Recipe
 from oblivio.jobs.training import Trained, train
@@ -140,6 +141,8 @@ def trained(
                 task,
                 team,
             )
+        if team.rank == 0:
+            tidy(folder, "run")
     kept = artefact.read(folder, factory=network.architecture.name)
     return Trained(kept.module, kept.provenance["seconds"], kept.provenance["rows"])
 
@@ -148,7 +151,6 @@ def _fill(folder: Path, made_of: dict[str, Any], made: Trained, network: Network
     if team.rank == 0:
         facts = {"seconds": made.seconds, "rows": made.rows, "made_of": made_of}
         artefact.save(folder, made.module, task=task, architecture=network.architecture, provenance=facts)
-        shutil.rmtree(folder / "run", ignore_errors=True)
     team.wait()
 
 
@@ -184,7 +186,7 @@ class Entry:
 
 def entries() -> list[Entry]:
     """All that is kept, by key."""
-    folders = sorted(path for path in root().glob("*") if path.is_dir())
+    folders = sorted(path for path in root().glob("[!.]*") if path.is_dir())
     return [_entry(folder) for folder in folders]
 
 
@@ -199,6 +201,8 @@ def _entry(folder: Path) -> Entry:
 def clear(keys: Sequence[str] | None = None) -> int:
     """Remove these entries, or all; those that a process is training stay. Returns how many went."""
     gone = 0
+    for half in root().glob(".*.gone"):  # of a removal that was killed
+        shutil.rmtree(half, ignore_errors=True)
     for entry in entries():
         if keys is None or entry.key in keys:
             gone += _remove(root() / entry.key)
@@ -209,8 +213,7 @@ def _remove(folder: Path) -> bool:
     lock = FileLock(f"{folder}.lock", timeout=0)
     try:
         with lock:
-            (folder / artefact.META).unlink(missing_ok=True)  # first, so that half an entry is none
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
     except Timeout:
         return False
     return True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,10 +48,34 @@ def check_resumable(folder: Path, job: Job | None = None) -> None:
     if not (folder / JOB).exists():
         raise BadInput(f"{folder} holds no run: there is no {JOB}")
     if not interrupted(folder):
+        tidy(folder, WORK)
         raise BadInput(f"{folder} is a finished run; there is nothing to resume")
     if job is not None and (kept := Job.load(folder / JOB)) != job:
         differ = [name for name, value in job if getattr(kept, name) != value]
         raise BadInput(f"{folder} was begun with another job: {', '.join(differ)} differ from its {JOB}")
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder. It gets another name first, so that a kill leaves no half of it under its own."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def tidy(folder: Path, *done: str) -> None:
+    """Remove the folders ``done`` in ``folder``, and what kills left below it; for the only process that writes there.
+
+    What cannot be removed stays: it does no harm.
+    """
+    with contextlib.suppress(OSError):
+        for name in done:
+            remove(folder / name)
+        for path in folder.rglob(".*.gone"):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in folder.rglob(".*.part"):
+            path.unlink()
 
 
 def _leftover(path: Path) -> bool:

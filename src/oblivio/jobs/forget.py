@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -130,7 +129,7 @@ class _Stages:
             self._enter("figures", "figures of all models")
             outcome.write(self.out)
             self._enter("end", f"done: {self.out}", cost=outcome.cost, figures=outcome.figures)
-            shutil.rmtree(self.out / WORK, ignore_errors=True)
+            folder.tidy(self.out, WORK)
         self.team.wait()
         return outcome
 

@@ -19,7 +19,7 @@ from oblivio.data.identity import read_ids
 from oblivio.jobs import serving, weights
 from oblivio.jobs.job import Data, Forget, Given, Job, References
 from oblivio.jobs.method import Chosen, choose
-from oblivio.jobs.network import Network, network, recovered
+from oblivio.jobs.network import Network, network
 from oblivio.jobs.outcome import Making
 from oblivio.jobs.recipe import shipped
 from oblivio.jobs.references import Reference, check_without
@@ -70,8 +70,9 @@ def prepare(job: Job, team: Team) -> Ready:
     chosen = choose(job.method.name, job.method.settings, [(p.name, p.settings) for p in job.method.pieces])
     net = None if job.model.name is None else network(job.model.name, job.model.options, dataset)
     original = None if job.model.weights is None else weights.read(Path(job.model.weights), net, dataset.task)
-    if net is None and original is not None:
-        net = recovered(original.architecture, dataset)
+    if net is None and original is not None and original.architecture is not None:
+        net = Network(original.architecture)
+    _check_recipe(job)
     job = resolved(job, chosen, trained_here=original is None)
     rows = divide(dataset, job.forget, job.data.valid or 0.0, job.seed)
     given = [_given(g, rows, net, dataset.task) for g in job.references.given]
@@ -81,12 +82,15 @@ def prepare(job: Job, team: Team) -> Ready:
     return ready
 
 
-def _check(ready: Ready) -> None:
-    job, net = ready.job, ready.network
+def _check_recipe(job: Job) -> None:
+    if job.model.weights is not None and job.references.count and not job.recipe.model_fields_set:
+        raise BadInput("references are to be trained as the original was, whose weights are given; say with recipe how")
     if job.recipe.train is not None:
         imported(job.recipe.train)
-    if ready.original is not None and job.references.count and not job.recipe.model_fields_set:
-        raise BadInput("references are to be trained as the original was, whose weights are given; say with recipe how")
+
+
+def _check(ready: Ready) -> None:
+    job, net = ready.job, ready.network
     if net is None and job.references.count:
         raise BadInput("references cannot be trained: the model was saved without its architecture; give model.name")
     if ready.original is not None:
@@ -120,7 +124,7 @@ def resolved(job: Job, chosen: Chosen, trained_here: bool) -> Job:
     recipe = (
         job.recipe if not trained_here and not job.recipe.model_fields_set else job.recipe.over(shipped(name or ""))
     )
-    return job.but(
+    full = job.but(
         data=_placed(job.data).but(valid=valid),
         model=job.model.but(options=options, weights=_place(job.model.weights)),
         recipe=recipe,
@@ -128,6 +132,7 @@ def resolved(job: Job, chosen: Chosen, trained_here: bool) -> Job:
         method=job.method.but(settings=chosen.settings),
         references=_references(job.references),
     )
+    return Job.of(**full.model_dump(mode="json"))  # as the file will hold it: lists, no tuples
 
 
 def _place(path: Any) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from oblivio.jobs.section import Section
 
@@ -41,6 +41,12 @@ class Recipe(Section):
             raise ValueError(f"the function is the whole recipe; leave out {', '.join(sorted(settings))}")
         return self
 
+    @model_serializer(mode="wrap")
+    def _one_of_them(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        train = fields.pop("train", None)
+        return fields if train is None else {"train": train}
+
     def over(self, shipped: Recipe) -> Recipe:
         """``shipped`` with what was given here in its place; a function stands alone."""
         return self if self.train else shipped.but(**{name: getattr(self, name) for name in self.model_fields_set})
@@ -48,7 +54,7 @@ class Recipe(Section):
 
 SHIPPED = {
     "mlp": Recipe(optimiser="adamw", lr=1e-3, wd=0.0, epochs=20),
-    "small-cnn": Recipe(lr=0.05, epochs=20),
+    "small-cnn": Recipe(lr=0.05, wd=5e-4, epochs=20),
     "resnet18": Recipe(lr=0.1, wd=5e-4, epochs=20, batch=128, augmentation="crop_flip"),
     "vit-tiny": Recipe(optimiser="adamw", lr=1e-3, wd=0.05, epochs=20),
 }

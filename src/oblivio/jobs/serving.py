@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import torch
 
 from oblivio.core.errors import BadInput
 from oblivio.core.problem import Problem
@@ -14,6 +13,7 @@ from oblivio.data.checks import check as check_rows
 from oblivio.data.columns import column
 from oblivio.data.dataset import TASKS
 from oblivio.modules.table import TablePreprocess
+from oblivio.tasks import first_output
 
 SOURCES = {
     "forget": "the rows to forget", "retain": "the rows to keep", "new": "new rows to learn",
@@ -98,13 +98,5 @@ def _check_rows(problem: Problem) -> None:
 
 def _outputs(problem: Problem) -> int:
     """Outputs of the model for one row."""
-    first = problem.source("forget").batch(torch.arange(1))
-    try:
-        with torch.no_grad(), problem.evaluating():
-            out = problem.served(problem.nets, first)
-    except (RuntimeError, TypeError, ValueError) as error:
-        shape = tuple(first["x"].shape[1:])
-        raise BadInput(
-            f"the model cannot take rows of x with the shape {shape}: {str(error).splitlines()[0]}"
-        ) from None
+    out = first_output(problem, problem.source("forget"), lambda batch: problem.served(problem.nets, batch))
     return out.shape[-1] if out.dim() > 1 else 1

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from oblivio.core.errors import BadInput
+from oblivio.core.source import Source
+from oblivio.modules.fitted import AT_ONCE, checked, moments
 from oblivio.modules.table import TablePreprocess
 
 Spec: TypeAlias = Mapping[str, Any] | str | None
@@ -39,25 +41,16 @@ class Standardise(nn.Module):
         """Shape in is shape out."""
         return (x - self.mean) / self.std
 
+    def refit(self, source: Source) -> None:
+        """Take mean and deviation from the ``x`` of these rows, in one pass; of a constant only the mean is removed.
 
-def fit_standardise(x: Tensor) -> Standardise:
-    """The ``Standardise`` under which the examples ``x`` have mean 0 and standard deviation 1.
-
-    Args:
-        x: ``(n, C, H, W)`` or ``(n, D)``. Of a channel or column that is constant only the mean is removed.
-
-    Raises:
-        BadInput: no rows, another shape, or a mean or deviation that is not finite (the message says of what).
-    """
-    if x.ndim not in (2, 4) or len(x) == 0:
-        raise BadInput(f"standardising needs rows of shape (n, columns) or (n, C, H, W), not {tuple(x.shape)}")
-    x = x if x.is_floating_point() else x.float()
-    axes, keep = ((0, 2, 3), (-1, 1, 1)) if x.ndim == 4 else ((0,), (-1,))
-    variance, mean = torch.var_mean(x, axes, correction=0)
-    _check_finite(mean + variance, "channel" if x.ndim == 4 else "column")
-    constant = x.amin(axes) == x.amax(axes)  # rounding in the mean can give a constant a tiny variance
-    std = torch.where(constant, torch.ones_like(variance), variance.sqrt())
-    return Standardise(mean.view(keep), std.view(keep))
+        Raises:
+            BadInput: no rows, or a mean or deviation that is not finite (the message says of what).
+        """
+        lines = (batch["x"].transpose(0, 1).flatten(1) for batch in source.batches(AT_ONCE))
+        mean, std = checked(*moments(lines), "column" if self.mean.ndim == 1 else "channel")
+        self.mean.copy_(mean.view_as(self.mean))
+        self.std.copy_(std.view_as(self.std))
 
 
 def unfitted(spec: Spec, inputs: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
@@ -81,12 +74,10 @@ def unfitted(spec: Spec, inputs: tuple[int, ...]) -> tuple[nn.Module, tuple[int,
     return table, (table.outputs,)
 
 
-def preprocessed(prepare: nn.Module, net: nn.Module) -> nn.Sequential:
-    """``net`` behind ``prepare``. Weights are then called ``net.…``, the fitted numbers ``prepare.…``."""
-    return nn.Sequential(OrderedDict(prepare=prepare, net=net))
+def assembled(net: nn.Module, prepare: nn.Module | None = None, units: nn.Module | None = None) -> nn.Module:
+    """``net`` between what is fitted to its inputs and what is fitted to its targets; alone it stays as it is.
 
-
-def _check_finite(statistic: Tensor, unit: str) -> None:
-    broken = (~statistic.isfinite()).nonzero().flatten().tolist()
-    if broken:
-        raise BadInput(f"cannot standardise: {unit} {broken[0]} holds NaN, infinite or too large values")
+    Weights are then called ``net.…``, the fitted numbers ``prepare.…`` and ``units.…``.
+    """
+    parts = {name: part for name, part in (("prepare", prepare), ("net", net), ("units", units)) if part is not None}
+    return net if len(parts) == 1 else nn.Sequential(OrderedDict(parts))

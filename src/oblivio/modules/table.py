@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from oblivio.core.source import Source
+from oblivio.modules.fitted import AT_ONCE, moments
+
 
 class TablePreprocess(nn.Module):
     """From raw columns ``(n, len(sizes))`` to numbers ``(n, outputs)``: standardised, one-hot, indicators.
@@ -59,6 +62,20 @@ class TablePreprocess(nn.Module):
         numbers = (self._filled(x) - self.mean) / self.std
         return torch.cat([numbers, self._one_hot(x) * self.seen, self._missing(x) * self.seen_gap], dim=1)
 
+    def refit(self, source: Source) -> None:
+        """Take all statistics from the ``x`` of these rows, which are held at once: medians need them all.
+
+        A column of numbers without any gets the median 0; of a constant one only the mean is removed. The median of an
+        even count is the lower of the two in the middle.
+        """
+        x = torch.cat([batch["x"] for batch in source.batches(AT_ONCE)])
+        self.median.copy_(x[:, self.numbers].nanmedian(dim=0).values.nan_to_num(0.0))
+        mean, std = moments([self._filled(x).T])
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+        self.seen.copy_(self._one_hot(x).amax(dim=0))
+        self.seen_gap.copy_(self._missing(x).amax(dim=0))
+
     def _filled(self, x: Tensor) -> Tensor:
         numbers = x[:, self.numbers]
         return torch.where(numbers.isnan(), self.median, numbers)
@@ -68,23 +85,3 @@ class TablePreprocess(nn.Module):
 
     def _missing(self, x: Tensor) -> Tensor:
         return x[:, self.gaps].isnan().to(self.seen_gap.dtype)
-
-
-def fit_table(x: Tensor, sizes: Sequence[int], gaps: Sequence[int] = ()) -> TablePreprocess:
-    """The ``TablePreprocess`` of the rows ``x`` ``(n, len(sizes))``, and of no other.
-
-    A column of numbers without any gets the median 0; of a constant one only the mean is removed. The median of an even
-    count is the lower of the two in the middle.
-    """
-    module = TablePreprocess(sizes, gaps)
-    numbers = x[:, module.numbers].double()
-    median = numbers.nanmedian(dim=0).values.nan_to_num(0.0)
-    filled = torch.where(numbers.isnan(), median, numbers)
-    variance, mean = torch.var_mean(filled, dim=0, correction=0)
-    constant = filled.amin(dim=0) == filled.amax(dim=0)
-    module.median.copy_(median)
-    module.mean.copy_(mean)
-    module.std.copy_(torch.where(constant, 1.0, variance.sqrt()))
-    module.seen.copy_(module._one_hot(x).amax(dim=0))
-    module.seen_gap.copy_(module._missing(x).amax(dim=0))
-    return module

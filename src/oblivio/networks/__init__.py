@@ -20,7 +20,8 @@ from pydantic import ValidationError, validate_call
 from torch import nn
 
 from oblivio.core.errors import BadInput, nearest
-from oblivio.modules.preprocess import Spec, preprocessed, unfitted
+from oblivio.modules.preprocess import Spec, assembled, unfitted
+from oblivio.modules.targets import TargetUnits
 from oblivio.networks._own import build_own
 
 Factory: TypeAlias = Callable[..., nn.Module]
@@ -74,6 +75,8 @@ class Architecture:
     Attributes:
         name, inputs, outputs, options: as for ``build``; ``inputs`` is the shape of one example before preprocessing.
         preprocess: what stands before the network, to be fitted or loaded: see ``modules.preprocess.unfitted``.
+        units: whether outputs are brought to the units of the targets, which are fitted or loaded too: see
+            ``modules.targets.TargetUnits``.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Architecture:
     outputs: int
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     preprocess: Spec = field(default=None, hash=False)
+    units: bool = False
 
     def __post_init__(self) -> None:
         options = {**defaults(self.name), **self.options}
@@ -89,11 +93,10 @@ class Architecture:
         object.__setattr__(self, "preprocess", _as_json("preprocessing", self.preprocess))
 
     def build(self) -> nn.Module:
-        """A new, freshly initialised module; with preprocessing its children are ``prepare`` and ``net``."""
-        if self.preprocess is None:
-            return build(self.name, self.inputs, self.outputs, **self.options)
-        prepare, inputs = unfitted(self.preprocess, self.inputs)
-        return preprocessed(prepare, build(self.name, inputs, self.outputs, **self.options))
+        """A new, freshly initialised module; with parts to be fitted its children are ``prepare``, ``net``, ``units``."""
+        prepare, inputs = (None, self.inputs) if self.preprocess is None else unfitted(self.preprocess, self.inputs)
+        net = build(self.name, inputs, self.outputs, **self.options)
+        return assembled(net, prepare, TargetUnits(self.outputs) if self.units else None)
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that ``from_json`` reads back to an equal architecture."""

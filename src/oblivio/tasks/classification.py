@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from oblivio.core.errors import BadInput
-from oblivio.core.problem import Problem
 from oblivio.core.source import Batch
 from oblivio.core.task import Task
 
@@ -29,19 +27,6 @@ class Classification(Task):
 
     def quality(self, out: Tensor, batch: Batch) -> Tensor:
         return (out.argmax(1) == batch["y"]).float()
-
-    def check(self, problem: Problem) -> None:
-        for name, source in problem.sources.items():
-            if not len(source) or "y" not in source.columns:
-                continue
-            outputs = problem.at("start", lambda nets, s=source: nets["model"](s.batch(torch.arange(1))["x"])).shape[-1]
-            for batch in source.batches(4096):
-                y = batch["y"]
-                bad = ((y < 0) | (y >= outputs)).nonzero().flatten()
-                if len(bad):
-                    i = int(bad[0])
-                    raise BadInput(f"{name}: label {int(y[i])} of row {batch['id'][i]} is outside the model's {outputs} "
-                                   f"outputs (0 to {outputs - 1})")
 
 
 class Binary(Task):

@@ -23,8 +23,8 @@ from oblivio.until import unseen
     cost="epochs over forget",
 )
 def grad_ascent(
-    lr: Annotated[float, Field(gt=0)] = 1e-3,
-    epochs: Annotated[float, Field(gt=0)] = 5,
+    lr: Annotated[float, Field(gt=0)] = 2e-4,
+    epochs: Annotated[float, Field(gt=0)] = 10,
     batch: Annotated[int, Field(gt=0)] = 64,
     most: Annotated[float, Field(gt=0)] = 1.0,
 ) -> Stage:

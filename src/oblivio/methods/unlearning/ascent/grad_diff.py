@@ -23,10 +23,10 @@ from oblivio.until import unseen
     cost="epochs over forget, and a retain batch beside each",
 )
 def grad_diff(
-    gamma: Annotated[float, Field(gt=0)] = 1.0,
+    gamma: Annotated[float, Field(gt=0)] = 0.3,
     alpha: Annotated[float, Field(ge=0)] = 1.0,
     lr: Annotated[float, Field(gt=0)] = 1e-3,
-    epochs: Annotated[float, Field(gt=0)] = 5,
+    epochs: Annotated[float, Field(gt=0)] = 10,
     batch: Annotated[int, Field(gt=0)] = 64,
     most: Annotated[float, Field(gt=0)] = 1.0,
 ) -> Stage:

@@ -88,9 +88,9 @@ def narrow(problem: Problem) -> None:
 )
 def boundary_unlearning(
     variant: Literal["shrink", "expand"] = "shrink",
-    bound: Annotated[float, Field(gt=0, le=1)] = 0.1,
-    lr: Annotated[float, Field(gt=0)] = 7e-4,
-    epochs: Annotated[float, Field(gt=0)] = 10,
+    bound: Annotated[float, Field(gt=0, le=1)] = 0.2,
+    lr: Annotated[float, Field(gt=0)] = 5e-4,
+    epochs: Annotated[float, Field(gt=0)] = 30,
     batch: Annotated[int, Field(gt=0)] = 64,
 ) -> Stage:
     """Move the decision boundary over the forgotten class, with the forgotten rows alone.

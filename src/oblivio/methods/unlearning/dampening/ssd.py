@@ -21,8 +21,8 @@ from oblivio.edits import dampen
     cost="one pass over forget, one over retain unless the record importance is given",
 )
 def ssd(
-    alpha: Annotated[float, Field(gt=0)] = 5.0,
-    strength: Annotated[float, Field(gt=0)] = 1.0,
+    alpha: Annotated[float, Field(gt=0)] = 3.0,
+    strength: Annotated[float, Field(gt=0)] = 0.3,
 ) -> Stage:
     """Scale down the weights that matter far more to the forgotten rows than to the whole training set.
 

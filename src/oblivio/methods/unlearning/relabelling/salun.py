@@ -22,7 +22,7 @@ from oblivio.where import saliency
 )
 def salun(
     keep: Annotated[float, Field(gt=0, le=1)] = 0.5,
-    lr: Annotated[float, Field(gt=0)] = 0.01,
+    lr: Annotated[float, Field(gt=0)] = 0.02,
     epochs: Annotated[float, Field(gt=0)] = 20,
     batch: Annotated[int, Field(gt=0)] = 64,
     wd: Annotated[float, Field(ge=0)] = 5e-4,

@@ -1,0 +1,1 @@
+"""Methods that make a model forget, one folder a family."""

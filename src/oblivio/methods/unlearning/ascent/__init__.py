@@ -1,0 +1,1 @@
+"""Methods that raise the loss of the forgotten rows."""

@@ -1,0 +1,1 @@
+"""Baselines: retraining, the standard that all are held against, and going on without the rows."""

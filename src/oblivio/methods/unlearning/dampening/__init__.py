@@ -1,0 +1,1 @@
+"""Methods that scale weights down, without training."""

@@ -1,0 +1,1 @@
+"""Methods that train the forgotten rows towards other labels."""
