@@ -16,7 +16,7 @@ import shlex
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -282,13 +282,26 @@ PARTS: dict[str, Callable[[], str]] = {
     "methods": methods, "refusals": refusals, "papers": papers, "pieces": pieces,
     "sizes": sizes, "options": options, "recipes": recipes,
     "sets": sets,
-    "job": job, "claims": claims,
+    "job": job,
 }  # fmt: skip
 
 
-def made(text: str) -> str:
-    """A page with its parts as they are now."""
-    return PART.sub(lambda found: f"{found[1]}\n{PARTS[found['name']]()}\n\n{found[3]}", text)
+LATE = {"claims": claims}  # made from records when the documentation is built, and not kept in the page
+
+
+def made(text: str, parts: Mapping[str, Callable[[], str]] = PARTS) -> str:
+    """A page with those of its parts as they are now."""
+
+    def one(found: re.Match[str]) -> str:
+        name = found["name"]
+        return f"{found[1]}\n{parts[name]()}\n\n{found[3]}" if name in parts else found[0]
+
+    return PART.sub(one, text)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Called by MkDocs for every page."""
+    return made(markdown, LATE)
 
 
 # --- what is run

@@ -167,11 +167,11 @@ def test_the_users_own_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     architecture = Architecture("own_saved:net", (3,), 2, {"width": 3}, preprocess="channels")
     module = architecture.build()
     artefact.save(tmp_path / "model", module, task="classification", architecture=architecture)
-    assert same(artefact.read(tmp_path / "model").module, module)
+    assert same(artefact.read(tmp_path / "model", factory="own_saved:net").module, module)
     monkeypatch.undo()
     sys.modules.pop("own_saved")
     with pytest.raises(BadInput, match="own_saved cannot be imported"):
-        artefact.read(tmp_path / "model")
+        artefact.read(tmp_path / "model", factory="own_saved:net")
 
 
 # --- what is refused ---

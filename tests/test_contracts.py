@@ -35,6 +35,7 @@ COMPOSED: dict[str, Stage] = {
     "two players": Cycle(
         Descent(terms.fit("retain"), opt=sgd(0.01, 0.9), steps=2),
         Descent(terms.npo("forget"), opt=adam(1e-3), steps=1), rounds=3),
+    "pruned first": methods.l1_sparse(prune=0.5),
     "in chunks": Descent(terms.fit("retain") - 0.1 * terms.fit("forget"), opt=sgd(0.01, 0.9), steps=4, chunk=3),
 }  # fmt: skip
 

@@ -28,17 +28,16 @@ torch.set_num_threads(1)
 used = int(re.search(r"VmData:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (used + budget * 2**20,) * 2)
 x = np.memmap(path, np.float32, "r", shape=(rows, columns))
-if "whole" in sys.argv[0:1] or budget < 0:
-    raise SystemExit("a budget is needed")
 try:
     np.array(x)
     raise SystemExit("the set fits the budget, so this proves nothing")
 except MemoryError:
     pass
 source = as_source((x, torch.arange(rows) % 3))
-problem = Problem(nn.Linear(columns, 3), forget=source.take(torch.arange(1000)), retain=source.take(torch.arange(1000, rows)))
+forget, retain = (source.take(torch.arange(a, b)) for a, b in ((0, 1000), (1000, rows)))
+problem = Problem(nn.Linear(columns, 3), forget=forget, retain=retain)
 Run(Descent(terms.fit("retain") + terms.npo("forget"), over="retain", epochs=0.1, batch=256), problem).go()
-importance = fisher(problem, problem.source("retain").take(torch.arange(0, rows - 1000, 100)))
+importance = fisher(problem, retain.take(torch.arange(0, rows - 1000, 100)))
 print(problem.passes["retain"], float(importance["model.weight"].sum()))
 """
 

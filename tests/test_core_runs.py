@@ -152,12 +152,13 @@ PLANS: dict[str, tuple[Callable[[], Stage], Callable[[], Problem]]] = {
     "a state of tensors": (lambda: Descent(KEEP, how=Smooth(), opt=sgd(0.1, 0.9), epochs=1, batch=8), problem),
     "growth in mid-stage": (lambda: Descent(KEEP, how=Grow(2), opt=adam(0.01), steps=5), lambda: problem(Wider)),
     "edits and snapshots between": (
-        lambda: keep("before") >> Descent(FIT, steps=2) >> prune(0.3) >> Descent(KEEP, surviving(), steps=2) >> restore("before")
-        >> halve() >> Descent(terms.fit("half"), steps=2), problem),
+        lambda: keep("before") >> Descent(FIT, steps=2) >> prune(0.3) >> Descent(KEEP, surviving(), steps=2)
+        >> restore("before") >> halve() >> Descent(terms.fit("half"), steps=2), problem),
     "stopped by what it reaches": (
         lambda: Descent(KEEP, opt=sgd(0.5), steps=40, until=lambda p: p.score("retain") > 0.5, every=2), problem),
     "rounds within rounds": (
-        lambda: Cycle(Cycle(Descent(FIT, steps=1), Descent(KEEP, steps=1), rounds=2), Descent(KEEP, steps=1), rounds=2), problem),
+        lambda: Cycle(Cycle(Descent(FIT, steps=1), Descent(KEEP, steps=1), rounds=2), Descent(KEEP, steps=1), rounds=2),
+        problem),
 }  # fmt: skip
 
 
@@ -173,7 +174,8 @@ def test_a_checkpoint_does_not_change_the_outcome(tmp_path: Path) -> None:
     Run(replay(), often, tmp_path, every=0.0).go()
     Run(replay(), never).go()
     assert same(state(often), state(never))
-    assert [p.name for p in tmp_path.glob("checkpoint-*")] == [json.loads((tmp_path / "checkpoint.json").read_text())["folder"]]
+    last = json.loads((tmp_path / "checkpoint.json").read_text())["folder"]
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == [last]
 
 
 def test_without_a_checkpoint_a_run_starts_afresh(tmp_path: Path) -> None:
@@ -359,9 +361,9 @@ def test_what_cannot_be_done_is_said_before_any_work(plan: Stage, words: str) ->
 
 
 def test_a_snapshot_that_nobody_kept_is_named() -> None:
+    of = problem()
+    of.keep("before")
     with pytest.raises(BadInput, match=r"no snapshot 'befor'; did you mean 'before'\?; keep\('befor'\) first"):
-        of = problem()
-        of.keep("before")
         step(of).out("retain", at="befor")
 
 
@@ -386,7 +388,8 @@ def test_a_weight_that_gets_its_gradient_later_is_no_trouble() -> None:
 
 def test_a_learner_runs_its_plan_for_every_experience_and_keeps_its_memory() -> None:
     buffer = Reservoir(7, of="new")
-    plan = Descent(terms.fit("new") + terms.fit(buffer), over="new", epochs=1, batch=8) >> Descent(terms.fit("new"), steps=1)
+    new = terms.fit("new")
+    plan = Descent(new + terms.fit(buffer), over="new", epochs=1, batch=8) >> Descent(new, steps=1)
     torch.manual_seed(0)
     learner = Learner(mlp(), plan, task="classification")
     ends = [state(learner.problem)]

@@ -53,7 +53,14 @@ def test_tables_are_as_the_code_says(path, generate):
 
 def test_every_table_has_its_place(generate):
     found = [name for path in PAGES for name in re.findall(r"<!-- made: ([\w-]+) -->", path.read_text())]
-    assert sorted(found) == sorted(generate.PARTS)
+    assert sorted(found) == sorted({**generate.PARTS, **generate.LATE})
+
+
+def test_claims_are_on_their_page(generate):
+    from oblivio.claims import runner
+
+    text = generate.on_page_markdown((DOCS / "claims.md").read_text())
+    assert all(f"### {name}\n" in text for name in runner.table())
 
 
 @pytest.mark.parametrize("name", ["forget-a-class.md", "write-a-method.md"])

@@ -26,8 +26,9 @@ AUDITED = {"os.mkdir": "mkdir", "os.remove": "unlink", "os.rmdir": "rmdir", "os.
 class Fault:
     """What happens at operation ``at``, counted from 0.
 
-    ``moment``: ``before``, ``half`` (of a write) or ``after`` kill the process as the system would, without a last word;
-    ``full`` and ``denied`` make this operation and all later ones fail.
+    ``moment``: ``before``, ``half`` (of a write) or ``after`` kill the process as the system does, without a last word;
+    ``power`` is before, and half of each file that was written without an fsync is lost too; ``full`` and ``denied``
+    make this operation and all later ones fail.
     """
 
     at: int
@@ -40,6 +41,7 @@ class Operations:
     def __init__(self, root: Path, fault: Fault | None = None, stage: Callable[[], str] = str) -> None:
         self.root, self.fault, self.stage = str(root), fault, stage
         self.seen: list[tuple[str, str, str]] = []
+        self.unsynced: set[str] = set()
         self.audited: list[str] = []
 
     def install(self) -> None:
@@ -75,7 +77,9 @@ class Operations:
         def wrapped(path: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._ours(path):
                 return call(path, *args, **kwargs)
-            return self._do(kind, args[0] if kind == "rename" else path, lambda: call(path, *args, **kwargs))
+            if kind == "rename":
+                return self._do(kind, args[0], lambda: call(path, *args, **kwargs), source=path)
+            return self._do(kind, path, lambda: call(path, *args, **kwargs))
 
         return wrapped
 
@@ -95,17 +99,34 @@ class Operations:
 
         return wrapped
 
-    def _do(self, kind: str, path: Any, call: Callable[[], Any], half: Callable[[], Any] = lambda: None) -> Any:
+    def _note(self, kind: str, path: Any, source: Any = None) -> None:
+        """Which files have content that a loss of power would take."""
+        if kind == "write":
+            self.unsynced.add(os.fsdecode(path))
+        elif kind == "fsync":
+            self.unsynced.discard(os.readlink(f"/proc/self/fd/{path}"))
+        elif kind == "rename" and os.fsdecode(source) in self.unsynced:
+            self.unsynced ^= {os.fsdecode(source), os.fsdecode(path)}
+
+    def _do(
+        self, kind: str, path: Any, call: Callable[[], Any], half: Callable[[], Any] = str, source: Any = None
+    ) -> Any:
         number, fault = len(self.seen), self.fault
         self.seen.append((kind, "" if isinstance(path, int) else os.path.basename(os.fsdecode(path)), self.stage()))
         if fault is None or number < fault.at:
-            return call()
+            done = call()
+            self._note(kind, path, source)
+            return done
         if fault.moment in FAILURES:
             return self._failing(FAILURES[fault.moment].get(kind), kind, path, call, half)
         if number > fault.at:
             return call()
-        {"before": lambda: None, "half": half, "after": call}[fault.moment]()
-        die()
+        {"before": str, "half": half, "after": call, "power": self._lose}[fault.moment]()
+        return die()
+
+    def _lose(self) -> None:
+        for path in filter(os.path.exists, self.unsynced):
+            os.truncate(path, os.path.getsize(path) // 2)
 
     def _failing(self, code: int | None, kind: str, path: Any, call: Callable[[], Any], half: Callable[[], Any]) -> Any:
         if code is None:

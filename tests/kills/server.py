@@ -22,7 +22,8 @@ from typing import Any, Self
 TESTS = Path(__file__).parent.parent
 LONGEST = 120.0  # seconds that a child may take
 POLL = 0.001
-ALONE = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")} | {
+READY = 0
+ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1") | {
     "JE_ARROW_MALLOC_CONF": "background_thread:false"  # pyarrow's allocator, which pandas brings along
 }
 
@@ -36,6 +37,7 @@ class Server:
             [sys.executable, "-m", "kills.server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, **ALONE, "PYTHONPATH": path},
         )  # fmt: skip
+        assert self._answer() == READY
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -59,9 +61,14 @@ class Server:
         """
         request = {"scenario": scenario, "folder": str(folder), "fault": fault, "wait": wait, "settings": settings}
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         print(json.dumps(request), file=self._process.stdin, flush=True)
-        return int(self._process.stdout.readline())
+        return self._answer()
+
+    def _answer(self) -> int:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the process that forks has ended"
+        return int(line)
 
 
 # --- in the process
@@ -74,6 +81,7 @@ def serve() -> None:
     with open("/dev/null") as nothing:
         requests = os.fdopen(os.dup(0))
         os.dup2(nothing.fileno(), 0)  # children must not read what is meant for this process
+    print(READY, flush=True)
     for line in requests:
         assert threading.active_count() == 1 == len(os.listdir("/proc/self/task")), "a fork needs a single thread"
         request = json.loads(line)

@@ -1,40 +1,42 @@
-"""A trial: kill a job once or more, see what is readable, go on to the end, compare with a run that never was killed."""
+"""A trial: kill a job once or more, see what is readable, go on to the end, compare with a run that never was."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from kills.server import Server
 from oblivio import artefact
 from oblivio.core.errors import BadInput
-from oblivio.core.files import read_json, read_tensors
+from oblivio.core.files import read_json
 from oblivio.jobs import weights
 from oblivio.jobs.folder import FIGURES, JOB, LOG, MODEL, interrupted
 from oblivio.networks import Architecture
 
-STAGES = {
-    None: "preparation", "original": "original", "method": "method", "reference": "references", "figures": "figures",
-    "end": "figures",
-}  # fmt: skip
+STAGES = {"original": "original", "method": "method", "reference": "references", "figures": "figures", "end": "figures"}
 KILLED, FINISHED, FAILED, BAD_INPUT = -9, 0, 1, 2
-
-
-def stage(folder: Path) -> str:
-    """Which stage of the job the log in a trial's folder has come to."""
-    log = folder / "out" / LOG
-    events = [json.loads(line)["event"] for line in log.read_text().splitlines()] if log.exists() else []
-    return STAGES[next((e for e in reversed(events) if e in STAGES), None)]
+HIDDEN = 8
+JOB_TEXT = """
+data: {name: digits, valid: 0.1}
+model: {name: mlp, options: {hidden: [8]}%(weights)s}
+recipe: {epochs: 1.5}
+forget: class=3
+method: {name: %(method)s, settings: {epochs: 4, batch: 16}}
+references: 1
+"""
 
 
 @dataclass(frozen=True)
 class Kill:
-    """At operation ``at`` (``moment``: before, half, after), or ``seconds`` after the log has ``lines`` lines."""
+    """At file operation ``at`` (see ``operations.Fault``), or ``seconds`` after the log has ``lines`` lines."""
 
     at: int | None = None
     moment: str = "time"
@@ -47,37 +49,35 @@ class Kill:
         return {"wait": (self.lines, self.seconds)} if self.at is None else {"fault": (self.at, self.moment)}
 
 
-@dataclass
 class Job:
-    """A job, and what a run of it that is never killed leaves behind.
+    """A job on digits, and what a run of it that is never killed does and leaves behind.
 
-    Attributes:
-        text: the job file.
+    Args:
+        server: forks the children.
+        folder: for the trials.
+        method: to forget with.
+        original: the user's own file of weights; None has the original trained in the job.
         steps: between checkpoints.
-        original: the user's file of weights, if the job has one.
+        plant: a fault, by its name in ``scenarios.PLANTS``.
     """
 
-    server: Any
-    folder: Path
-    text: str
-    steps: int
-    original: Path | None = None
-    trials: int = 0
-    truth: dict[str, Any] = field(default_factory=dict)
-    operations: list[tuple[str, str, str]] = field(default_factory=list)
-    audited: list[str] = field(default_factory=list)
-    models: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.untouched = fact(self.original)
-        folder = self.new()
-        code = self.server.run("forget", folder, steps=self.steps)
-        assert code == FINISHED, said(folder)
-        record = read_json(folder / "operations.json")
-        self.operations, self.audited = [tuple(o) for o in record["seen"]], record["audited"]
-        self.truth = left(folder)
-        self.models = {digest for _, digest in readable(folder)}
-        self.pauses = pauses(folder)
+    def __init__(
+        self, server: Server, folder: Path, method: str = "salun", original: Path | None = None, steps: int = 14,
+        plant: str | None = None,
+    ) -> None:  # fmt: skip
+        self.server, self.folder, self.original = server, folder, original
+        self.settings = {"steps": steps, "plant": plant}
+        self.text = JOB_TEXT % {"weights": f", weights: {original}" if original else "", "method": method}
+        self.trials = 0
+        self.untouched = fact(original)
+        undisturbed = self.new()
+        assert self.go(undisturbed) == FINISHED, said(undisturbed)
+        record = read_json(undisturbed / "operations.json")
+        self.operations = [Operation(*o) for o in record["seen"]]
+        self.audited: list[str] = record["audited"]
+        self.truth = left(undisturbed)
+        self.models = {digest for _, digest in readable(undisturbed)}
+        self.pauses = pauses(undisturbed)
 
     def new(self) -> Path:
         """The folder of another trial."""
@@ -87,18 +87,21 @@ class Job:
         (folder / "job.yaml").write_text(self.text)
         return folder
 
-    def killed(self, *kills: Kill) -> list[str]:
-        """Kill the job, and what goes on with it, once by each of ``kills``; then let it end, and compare.
+    def killed(self, *kills: Kill) -> list[str | None]:
+        """Kill the job, and what goes on with it, by each of ``kills``; then let it end, and compare.
 
-        Returns the stage of each kill; one that came too late has none.
+        Returns the stage of each kill; None of one that came too late.
         """
-        folder, stages = self.new(), []
-        for kill in kills:
-            if self.go(folder, **kill.request) == KILLED:
-                stages.append(stage(folder))
-                self.check(folder)
+        folder = self.new()
+        stages = [self._kill(folder, kill) for kill in kills]
         self.ends(folder)
         return stages
+
+    def _kill(self, folder: Path, kill: Kill) -> str | None:
+        if self.go(folder, **kill.request) != KILLED:
+            return None
+        self.check(folder)
+        return stage(folder)
 
     def fails(self, at: int, how: str) -> str:
         """Let file operations fail from ``at`` on; the user is told in one line; then, with none failing, the end.
@@ -106,24 +109,37 @@ class Job:
         Returns what the user is told; nothing where the failure made no difference.
         """
         folder = self.new()
-        code = self.go(folder, fault=(at, how))
-        told = [line for line in said(folder).splitlines() if line.startswith("oblivio: ") and ": note: " not in line]
-        if code == FINISHED:
-            assert not told, told
-        else:
-            assert code in (FAILED, BAD_INPUT), said(folder)
-            assert len(told) == 1, said(folder)
-            assert "Traceback" not in said(folder), said(folder)
+        code, words = self.go(folder, fault=(at, how)), said(folder)
+        told = [line for line in words.splitlines() if line.startswith("oblivio: ") and not line[9:].startswith("note")]
+        assert code in (FINISHED, FAILED, BAD_INPUT), words
+        assert len(told) == (code != FINISHED), words
+        assert "Traceback" not in words, words
         self.check(folder)
         self.ends(folder)
         return "".join(told)
 
+    def cleared(self, fault: tuple[int, str] | None) -> int:
+        """Clear the cache with a model and half a training in it, with a kill amid that; then the job goes on.
+
+        Returns how the clearing ended; what it left half done, the next one removes.
+        """
+        half = next(at for at, o in enumerate(self.operations) if o.stage == "references" and o.name == "checkpoint-1")
+        folder = self.new()
+        assert self.go(folder, fault=(half, "before")) == KILLED
+        code = self.server.run("clear", folder, fault=fault)
+        if code == FINISHED:
+            (folder / "operations.json").rename(folder / "cleared.json")
+        self.check(folder)
+        self.ends(folder)
+        assert self.server.run("clear", folder) == FINISHED, said(folder)
+        assert not [path for path in (folder / "cache" / "models").iterdir() if path.is_dir()]
+        return code
+
     def go(self, folder: Path, **fault: Any) -> int:
         """Begin the job, or go on with it, as a user would; a run that was killed when all was written is finished."""
         out = folder / "out"
-        scenario = "resume" if (out / JOB).exists() else "forget"
-        finished = (out / FIGURES).exists()
-        code = int(self.server.run(scenario, folder, steps=self.steps, **fault))
+        scenario, finished = "resume" if (out / JOB).exists() else "forget", (out / FIGURES).exists()
+        code = self.server.run(scenario, folder, **fault, **self.settings)
         if finished and code == BAD_INPUT:
             assert "is a finished run" in said(folder), said(folder)
             return FINISHED
@@ -133,26 +149,35 @@ class Job:
         """What can be read as a model is a whole one; an interrupted run is refused; the original is as it was."""
         for path, digest in readable(folder):
             assert digest in self.models, f"{path} is readable, and no model of this job"
-        if interrupted(folder / "out"):
-            refused = False
-            try:
-                weights.saved(folder / "out")
-            except BadInput:
-                refused = True
-            assert refused, "an interrupted run is readable as a model"
+        assert not interrupted(folder / "out") or refused(folder / "out"), "an interrupted run is readable as a model"
         assert fact(self.original) == self.untouched, "the original was changed"
 
     def ends(self, folder: Path) -> None:
         """Go on to the end: the same bits as ever, and nothing left over."""
-        code = self.go(folder)
-        assert code == FINISHED, said(folder)
+        assert self.go(folder) == FINISHED, said(folder)
         self.check(folder)
         found = left(folder)
         for name, expected in self.truth.items():
             assert found[name] == expected, f"{folder}: {name}: {found[name]} and not {expected}"
 
 
+@dataclass(frozen=True)
+class Operation:
+    """What a run did with a file, and in which stage."""
+
+    kind: str
+    name: str
+    stage: str
+
+
 # --- what lies in a folder
+
+
+def stage(folder: Path) -> str:
+    """Which stage of the job the log in a trial's folder has come to."""
+    log = folder / "out" / LOG
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()] if log.exists() else []
+    return next((STAGES[event] for event in reversed(events) if event in STAGES), "preparation")
 
 
 def said(folder: Path) -> str:
@@ -161,8 +186,8 @@ def said(folder: Path) -> str:
 
 
 def fact(original: Path | None) -> Any:
-    """Content and times of a file."""
-    return None if original is None else (hashlib.sha256(original.read_bytes()).hexdigest(), original.stat().st_mtime_ns)
+    """Content and time of a file."""
+    return None if original is None else (original.read_bytes(), original.stat().st_mtime_ns)
 
 
 def digest(module: nn.Module) -> str:
@@ -177,7 +202,7 @@ def digest(module: nn.Module) -> str:
 def readable(folder: Path) -> list[tuple[Path, str]]:
     """Every folder and every file, finished or not, that can be read as a model, with its digest."""
     found = []
-    for path in [p for name in ("out", "cache") for p in (folder / name).rglob("*")]:
+    for path in below(folder):
         try:
             found.append((path, digest(artefact.read(path).module if path.is_dir() else _from_file(path))))
         except BadInput:
@@ -185,23 +210,35 @@ def readable(folder: Path) -> list[tuple[Path, str]]:
     return found
 
 
+def below(folder: Path) -> Iterator[Path]:
+    """All that the job wrote; what a killed clearing of the cache left is not part of it."""
+    models = folder / "cache" / "models"
+    for path in [*(folder / "out").rglob("*"), *(folder / "cache").rglob("*")]:
+        if not any(above.parent == models and above.suffix == ".gone" for above in (path, *path.parents)):
+            yield path
+
+
 def _from_file(path: Path) -> nn.Module:
     """The file's tensors in the network of the jobs here."""
-    classes, inputs = 10, (1, 8, 8)
-    module = Architecture("mlp", inputs, classes, {"hidden": [HIDDEN]}).build()
-    read_tensors(path)
+    module = Architecture("mlp", (1, 8, 8), 10, {"hidden": [HIDDEN]}, preprocess="channels").build()
     artefact.load_weights(module, path)
     return module
 
 
-HIDDEN = 8
+def refused(run: Path) -> bool:
+    """Whether a run's folder is not taken for a model."""
+    try:
+        weights.saved(run)
+    except BadInput:
+        return True
+    return False
 
 
 def left(folder: Path) -> dict[str, Any]:
     """What a finished job leaves: bits of all models, figures, rows forwarded, names of all files."""
     out, models = folder / "out", folder / "cache" / "models"
     facts = read_json(out / FIGURES)
-    kept = {path.name: digest(artefact.read(path).module) for path in sorted(models.iterdir()) if path.is_dir()}
+    kept = {path.name: digest(artefact.read(path).module) for path in sorted(models.glob("[!.]*")) if path.is_dir()}
     return {
         "model": digest(artefact.read(out / MODEL).module),
         "kept models": kept,
@@ -210,15 +247,13 @@ def left(folder: Path) -> dict[str, Any]:
         "rows": facts["cost"]["rows"],
         "share of rows": facts["cost"]["of_retraining"]["rows"],
         "job": (out / JOB).read_text(),
-        "files": sorted(str(p.relative_to(folder)) for n in ("out", "cache") for p in (folder / n).rglob("*")),
+        "files": sorted(str(path.relative_to(folder)) for path in below(folder)),
     }
 
 
 def pauses(folder: Path) -> Sequence[float]:
     """Seconds from the beginning to the first line of the log, and from each line to the next."""
-    from datetime import datetime
-
     lines = [json.loads(line) for line in (folder / "out" / LOG).read_text().splitlines()]
-    began = (folder / "words").stat().st_ctime
+    began = (folder / "job.yaml").stat().st_mtime
     times = [began, *(datetime.fromisoformat(line["time"]).timestamp() for line in lines)]
-    return [b - a for a, b in zip(times, times[1:], strict=False)]
+    return [b - a for a, b in pairwise(times)]

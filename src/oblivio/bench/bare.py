@@ -1,4 +1,4 @@
-"""The loop that one would write by hand for the batches that a Descent draws, and the watch that lets them take turns."""
+"""The loop that one would write by hand for the batches a Descent draws, and the watch that lets them take turns."""
 
 from __future__ import annotations
 

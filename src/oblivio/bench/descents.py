@@ -23,7 +23,7 @@ from oblivio.core.term import Term
 
 LONG = 1.6e-3  # seconds: the limits hold for steps of this length or more
 ROWS = 20_000
-BLOCK = 0.06  # seconds of one block of steps, about
+BLOCK = 0.02  # seconds of one block of steps, about
 SETS = {"mlp": "mnist", "small-cnn": "fashion_mnist", "vit-tiny": "mnist"}
 
 

@@ -51,5 +51,7 @@ def table(rows: list[Row]) -> Table:
         spread = f"{min(row.repeats):.4g} to {max(row.repeats):.4g}" if len(row.repeats) > 1 else ""
         noise = f"{min(row.noise):.3f} to {max(row.noise):.3f}" if row.noise else ""
         value, limit = (f"{v:,.4g} {row.unit}" if v < 1000 else f"{v:,.0f} {row.unit}" for v in (row.value, row.limit))
-        shown.add_row(f"{row.name}\n[dim]{row.note}", value, spread, noise, limit, "ok" if row.passed else "[red]misses")
+        shown.add_row(
+            f"{row.name}\n[dim]{row.note}", value, spread, noise, limit, "ok" if row.passed else "[red]misses"
+        )
     return shown

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 REPEATS = 5  # ratios of which the median is taken
-BLOCKS = 6  # turns of every candidate in one repeat; the fastest counts, as nothing makes code faster by chance
+BLOCKS = 20  # turns of every candidate in one repeat; the fastest counts, as nothing makes code faster by chance
 
 Times = dict[str, list[float]]
 

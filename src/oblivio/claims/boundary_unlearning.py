@@ -26,7 +26,7 @@ def measure(method: Method, seed: int) -> Figures:
     case = class_three(seed)
     expanded = case.after(unstopped(method(variant="expand", lr=1e-3, epochs=10)))
     shrunk = to_target(case, method(variant="shrink", lr=1e-3, epochs=10, bound=0.3))
-    narrow = to_target(case, method(variant="shrink", lr=1e-3, epochs=10, bound=0.1))
+    short = method(variant="shrink", lr=1e-3, epochs=10, bound=0.1)
     climbed = ascent(case)
     return {
         "before": case.start.score("forget"),
@@ -37,7 +37,8 @@ def measure(method: Method, seed: int) -> Figures:
         "expand_others": expanded.score("kept"),
         "shrink": shrunk["forget"],
         "shrink_others": shrunk["kept"],
-        "narrow": narrow["forget"],
+        "narrow": to_target(case, short)["forget"],
+        "narrow_end": case.after(unstopped(short)).score("forget"),
         "ascent_others": climbed["kept"],
     }
 
@@ -58,6 +59,10 @@ CLAIM = Claim(
         "narrow > 0.05",
         "ascent_others < shrink_others",
     ),
+    because={
+        "narrow > 0.05": "It passes the target on the way and is back above it at the end (narrow_end): the rows whose "
+        "step crosses no boundary keep their own class as the target, and pull the others along",
+    },
     changed=(
         Changed("when shrinking is stopped", "after an epoch", "after a step", "an epoch is two steps of 64 rows here"),
         Changed("rate of gradient ascent", "not given", "the smallest of 0.001 * 2^i that gets there in an epoch",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,11 @@ from oblivio import methods
 from oblivio.claims.claim import Changed, Claim, Figures, Method
 from oblivio.claims.grad_ascent import PER_EPOCH, TASK, floor
 from oblivio.claims.problems import ROWS, Case, Make, chance, likelihood, memorised, nothing, unstopped
+from oblivio.core.grads import norm
 from oblivio.core.plan import Stage
 from oblivio.core.problem import Problem
 from oblivio.data.columns import column
+from oblivio.terms import fit
 
 STEPS = 120
 UNSEEN = (7, 8, 9)  # classes that the method is not given among the retained rows
@@ -37,7 +40,12 @@ def _parted(problem: Problem) -> Problem:
                    retain=retain.take(~unseen), bystanders=retain.take(unseen))  # fmt: skip
 
 
-def claim(trained: str, problem: Make, lr: float, because: str = "") -> Claim:
+def slope(problem: Problem) -> float:
+    """The norm of the gradient of the forget loss."""
+    return float(norm(problem.gradient(fit("forget"))))
+
+
+def claim(trained: str, problem: Make, lr: float, because: Mapping[str, str] | None = None) -> Claim:
     """The claim on one kind of request."""
 
     def measure(method: Method, seed: int) -> Figures:
@@ -55,9 +63,10 @@ def claim(trained: str, problem: Make, lr: float, because: str = "") -> Claim:
             "bystanders": likelihood("bystanders")(done),
             "ascent": likelihood("forget")(climbed),
             "ascent_retain": likelihood("retain")(climbed),
+            "slope_before": slope(parted.start),
+            "slope_after": slope(done),
         }
 
-    kept = "grad_diff_retain > 0.8"
     return Claim(
         says="After 120 steps the likelihood of forgotten rows is gone while that of retained rows stays, more than "
         "under ascent alone; retained classes that the method was not given (bystanders) lose more than those it was.",
@@ -65,7 +74,12 @@ def claim(trained: str, problem: Make, lr: float, because: str = "") -> Claim:
         method=methods.grad_diff,
         controls={"gradient ascent": ascent, "the method as a no-op": nothing},
         measure=measure,
-        holds=("grad_diff <= chance + 0.05", kept, "grad_diff_retain > ascent_retain", "bystanders < grad_diff_retain"),
+        holds=(
+            "grad_diff <= chance + 0.05",
+            "grad_diff_retain > 0.8",
+            "grad_diff_retain > ascent_retain",
+            "bystanders < grad_diff_retain",
+        ),
         changed=(
             TASK,
             floor("0.05"),
@@ -74,8 +88,19 @@ def claim(trained: str, problem: Make, lr: float, because: str = "") -> Claim:
             Changed("rate", "not given", f"{lr:g}, with the shipped clip",
                     "the smallest of 1, 2, 5 times 0.0001, 0.001, 0.01 whose mean over seeds 100 to 102 meets the end"),
         ),
-        because={kept: because} if because else {},
+        because=because or {},
     )  # fmt: skip
 
 
-CLAIM = claim(ROWS, memorised, lr=0.001)
+CLAIM = claim(
+    ROWS,
+    memorised,
+    lr=0.001,
+    because={
+        "grad_diff <= chance + 0.05": "The rate that sufficed on seeds 100 to 102 is a little too low here",
+        "grad_diff_retain > 0.8": "A loss that is raised has no bound: its gradient grows (slope_before, "
+        "slope_after), and under one clip with it the retain term has ever less to say. Rows with wrong labels "
+        "look like retained rows, so what is undone for the one is undone for the other; a class stands apart, and "
+        "there the claim holds",
+    },
+)

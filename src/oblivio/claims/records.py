@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -55,19 +56,17 @@ def path(name: str) -> Path:
 
 def read(name: str) -> Record:
     """The record of a claim. Raises BadInput where there is none, or where it is broken."""
-    from oblivio.core.files import read_json
-
     if not path(name).exists():
         raise BadInput(f"claim {name} has no record yet; make one with: oblivio claims run {name}")
     try:
-        return Record(**read_json(path(name)))
-    except TypeError as error:
+        return Record(**json.loads(path(name).read_text()))
+    except (TypeError, ValueError) as error:
         raise BadInput(f"{path(name)} is no record of a claim: {error}") from None
 
 
 def write(record: Record) -> None:
     """Put a record in the place of the one before."""
-    from oblivio.core.files import write_json
+    from oblivio.core.files import write_json  # imports torch
 
     FOLDER.mkdir(parents=True, exist_ok=True)
     write_json(path(record.id), asdict(record))

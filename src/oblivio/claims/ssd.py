@@ -66,6 +66,7 @@ def measure(method: Method, seed: int) -> Figures:
         "retrained_others": case.retrained.score("kept"),
         "ssd": done.score("forget"),
         "ssd_others": done.score("kept"),
+        "ssd_alpha_4": case.after(method(alpha=4.0, strength=1.0)).score("forget"),
         "touched": float((flat(done) != flat(case.start)).float().mean()),
     }
 
@@ -81,4 +82,9 @@ CLAIM = Claim(
     },
     measure=measure,
     holds=("ssd <= 0.05", "abs(ssd_others - before_others) <= 0.03"),
+    because={
+        "ssd <= 0.05": "One seed of three is far off. With ten balanced classes the ratio of importances cannot exceed "
+        "10, so alpha 5 is near the end of its range, where few weights are left to choose; a little lower it is "
+        "reliable (ssd_alpha_4)",
+    },
 )

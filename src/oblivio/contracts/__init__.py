@@ -1,9 +1,9 @@
 """What every method must hold to, and a check that it does: for the registry's methods and for your own.
 
-    >>> from oblivio import contracts, terms
-    >>> from oblivio.core.descent import Descent
-    >>> contracts.check(Descent(terms.fit("retain"), epochs=1), only="acts moves")
-    []
+>>> from oblivio import contracts, terms
+>>> from oblivio.core.descent import Descent
+>>> contracts.check(Descent(terms.fit("retain"), epochs=1), only="acts moves")
+[]
 """
 
 from oblivio.contracts.check import Failure, check, problems_of

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from oblivio.contracts.problems import Tiny
@@ -19,6 +18,13 @@ from oblivio.core.problem import Problem
 from oblivio.core.run import Run, Watch
 
 Bits = dict[str, Tensor]
+PROPERTIES: dict[str, Callable[[Case], Iterator[str]]] = {}  # in the order in which they are looked at
+
+
+def prop(fn: Callable[[Case], Iterator[str]]) -> Callable[[Case], Iterator[str]]:
+    """Enter a property in the list; it yields a message for everything that is wrong."""
+    PROPERTIES[fn.__name__] = fn
+    return fn
 
 
 class Planted(Exception):
@@ -32,7 +38,13 @@ class Case:
     make: Callable[[], Stage]
     needs: tuple[str, ...]
     tiny: Tiny
+    variant: str = ""
     changed: Mapping[str, list[tuple[Stage, Stage]]] = field(default_factory=dict)  # plans that differ in one setting
+
+    @property
+    def name(self) -> str:
+        """What it is called where it fails."""
+        return f"{self.tiny.name}, {self.variant}" if self.variant else self.tiny.name
 
     def problem(self, seed: int = 0) -> Problem:
         """The problem afresh."""

@@ -34,7 +34,9 @@ class Failure:
         return f"{self.property} fails on {self.problem}: {self.message}"
 
 
-def check(method: str | Stage, *, needs: tuple[str, ...] | None = None, on: str | Tiny = "", only: str = "") -> list[Failure]:
+def check(
+    method: str | Stage, *, needs: tuple[str, ...] | None = None, on: str | Tiny = "", only: str = ""
+) -> list[Failure]:
     """The properties that a method does not have; an empty list is what you want.
 
     Args:
@@ -44,7 +46,8 @@ def check(method: str | Stage, *, needs: tuple[str, ...] | None = None, on: str 
         only: names of the properties to look at; default: all of ``PROPERTIES``.
     """
     tinies = [on] if isinstance(on, Tiny) else [_tiny(on)] if on else problems_of(method)
-    return [failure for tiny in tinies for failure in _on(_case(method, needs, tiny), only.split() or list(PROPERTIES))]
+    cases = (case for tiny in tinies for case in _cases(method, needs, tiny))
+    return [failure for case in cases for failure in _on(case, only.split() or list(PROPERTIES))]
 
 
 def problems_of(method: str | Stage) -> list[Tiny]:
@@ -66,18 +69,21 @@ def _on(case: Case, wanted: list[str]) -> Iterator[Failure]:
         if name not in PROPERTIES:
             raise BadInput(f"there is no property {name!r}{nearest(name, PROPERTIES)}")
         try:
-            yield from (Failure(name, case.tiny.name, message) for message in PROPERTIES[name](case))
+            yield from (Failure(name, case.name, message) for message in PROPERTIES[name](case))
         except Exception as error:  # a method that breaks is the finding, and the others are still to be looked at
-            yield Failure(name, case.tiny.name, f"{type(error).__name__}: {error}")
+            yield Failure(name, case.name, f"{type(error).__name__}: {error}")
 
 
-def _case(method: str | Stage, needs: tuple[str, ...] | None, tiny: Tiny) -> Case:
+def _cases(method: str | Stage, needs: tuple[str, ...] | None, tiny: Tiny) -> Iterator[Case]:
     if isinstance(method, Stage):
         read = (source_name(on) for d in below(method, Descent) for on in (*d.loss.reads, d.over or d.loss.reads[0]))
-        return Case(partial(copy.deepcopy, method), tuple(dict.fromkeys(read)) if needs is None else needs, tiny)
+        yield Case(partial(copy.deepcopy, method), tuple(dict.fromkeys(read)) if needs is None else needs, tiny)
+        return
     spec = methods.spec(method)
     base = methods.spec(PIECES_ON).needs if spec.kind == "piece" else ()
-    return Case(partial(_made, spec), tuple(dict.fromkeys((*spec.needs, *base))), tiny, dict(_changed(spec)))
+    for variant in _variants(spec):
+        needed, name = tuple(dict.fromkeys((*spec.needs, *base))), ", ".join(f"{k}={v}" for k, v in variant.items())
+        yield Case(partial(_made, spec, **variant), needed, tiny, name, dict(_changed(spec)) if not variant else {})
 
 
 def _made(spec: Spec, **settings: Any) -> Stage:
@@ -87,11 +93,17 @@ def _made(spec: Spec, **settings: Any) -> Stage:
 
 def _changed(spec: Spec) -> Iterator[tuple[str, list[tuple[Stage, Stage]]]]:
     """For every setting, plans without and with another value of it, under every variant of the method."""
-    variants = [{}, *({name: word} for name, setting in spec.settings.items() for word in _words(setting))]
     for name, setting in spec.settings.items():
-        pairs = [({**v, name: setting.default}, {**v, name: other}) for v in variants for other in _others(setting)]
+        others = [(variant, other) for variant in _variants(spec) for other in _others(setting)]
+        pairs = [({**v, name: setting.default}, {**v, name: other}) for v, other in others]
         if pairs:
             yield name, [(_made(spec, **a), _made(spec, **b)) for a, b in pairs]
+
+
+def _variants(spec: Spec) -> list[dict[str, Any]]:
+    """The defaults, and each other word of the settings that are words."""
+    others = [{n: w} for n, s in spec.settings.items() for w in _words(s) if w != s.default]
+    return [{}, *others]
 
 
 def _words(setting: Setting) -> list[str]:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from oblivio.core.errors import BadInput
-from oblivio.core.grads import Grads
 from oblivio.core.opt import Opt, sgd
 from oblivio.core.part import Part, overrides
 from oblivio.core.plan import Stage, both
@@ -42,11 +41,22 @@ class Descent(Stage):
         until: ``until(problem)`` ends the visit; asked ``every`` so many steps, or after each epoch.
     """
 
-    def __init__(self, loss: Term, where: Where | str = "model.*", how: How | Sequence[How] = (),
-                 opt: Opt | None = None, *, over: On | None = None, epochs: Number | None = None,
-                 steps: int | Callable[[int], int] | None = None, batch: int | None = 64, chunk: int | None = None,
-                 moves: tuple[str, ...] = RETAINED, until: Callable[[Problem], bool] | None = None,
-                 every: int | None = None) -> None:
+    def __init__(
+        self,
+        loss: Term,
+        where: Where | str = "model.*",
+        how: How | Sequence[How] = (),
+        opt: Opt | None = None,
+        *,
+        over: On | None = None,
+        epochs: Number | None = None,
+        steps: int | Callable[[int], int] | None = None,
+        batch: int | None = 64,
+        chunk: int | None = None,
+        moves: tuple[str, ...] = RETAINED,
+        until: Callable[[Problem], bool] | None = None,
+        every: int | None = None,
+    ) -> None:
         if (epochs is None) == (steps is None):
             raise BadInput("a Descent needs either epochs= or steps=")
         self.loss, self.where, self.opt = loss, as_where(where), opt or sgd(0.01, 0.9)
@@ -86,8 +96,9 @@ class Descent(Stage):
         taps = tuple(dict.fromkeys(problem.layer(t) for p in self.own for t in p.taps))
         self._step = Step(problem, self.place, self._selection, self.batch, self.chunk, self.moves, taps)
         self._step.opt = self.opt
-        self._kept = {n: (m.bool(), self._step.weights[n].detach().clone())
-                      for n, m in self._selection.items() if m is not None}
+        self._kept = {
+            n: (m.bool(), self._step.weights[n].detach().clone()) for n, m in self._selection.items() if m is not None
+        }
         self._structure = len(problem.journal)
         self.opt.open(self._step.weights)
 
@@ -107,7 +118,9 @@ class Descent(Stage):
         if self.over is not None:
             return self.over
         if len(reads) != 1:
-            raise BadInput(f"the loss reads {', '.join(reads) or 'no source'}; say with over= which one an epoch passes")
+            raise BadInput(
+                f"the loss reads {', '.join(reads) or 'no source'}; say with over= which one an epoch passes"
+            )
         return next(iter(reads.values()))
 
     # --- stepping

@@ -32,7 +32,10 @@ def fisher(problem: Problem, on: On, where: Where | str = "model.*", size: int =
     In evaluation mode; weights and batch-norm statistics are untouched. ``size``: rows a pass, without effect on the
     result beyond rounding. Returns one tensor a weight, of its shape.
     """
-    source, weights = problem.source(on), {n: w for n, w in problem.weights().items() if n in as_where(where).select(problem)}
+    source, weights = (
+        problem.source(on),
+        {n: w for n, w in problem.weights().items() if n in as_where(where).select(problem)},
+    )
     with torch.enable_grad(), problem.evaluating(), moving(problem.nets, ()):
         ruled = _ruled(problem, next(source.batches(1)), weights)
         rest = [n for n in weights if n not in {f"{m}.{p}" for m in ruled for p in ("weight", "bias")}]
@@ -50,7 +53,7 @@ def _ruled(problem: Problem, batch: Batch, weights: Mapping[str, Tensor]) -> dic
     calls: Counter[str] = Counter()
     owners = Counter(id(p) for m in problem.nets.modules() for p in m.parameters(recurse=False))
     modules = {n: m for n, m in problem.nets.named_modules() if type(m) in RULES and _supported(m)}
-    handles = [m.register_forward_hook(lambda *_, n=n: calls.update([n])) for n, m in modules.items()]  # type: ignore[misc]
+    handles = [m.register_forward_hook(lambda *_, n=n: calls.update([n])) for n, m in modules.items()]
     with torch.no_grad():
         problem.task.forward(problem.nets, "model", batch)
     for handle in handles:
@@ -99,8 +102,9 @@ def _through_vmap(problem: Problem, batch: Batch, names: list[str], total: Grads
 
     def loss(weights: Grads, row: dict[str, Tensor]) -> Tensor:
         one = Batch(batch.source, batch.rows[:1], {c: v[None] for c, v in row.items()})
-        out = functional_call(problem.nets, {**fixed, **weights},
-                              (lambda nets: problem.task.forward(nets, "model", one),))
+        out = functional_call(
+            problem.nets, {**fixed, **weights}, (lambda nets: problem.task.forward(nets, "model", one),)
+        )
         return problem.task.each(out, one).sum()
 
     squares = vmap(grad(loss), (None, 0), chunk_size=32)({n: named[n] for n in names}, columns)
@@ -137,6 +141,9 @@ def _scaled(hat: Tensor, g: Tensor, over: tuple[int, ...]) -> Pair:
 
 
 RULES: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], Pair]] = {
-    nn.Linear: _linear, nn.Conv2d: _conv, nn.LayerNorm: _layer_norm,
-    nn.BatchNorm1d: _batch_norm, nn.BatchNorm2d: _batch_norm,
+    nn.Linear: _linear,
+    nn.Conv2d: _conv,
+    nn.LayerNorm: _layer_norm,
+    nn.BatchNorm1d: _batch_norm,
+    nn.BatchNorm2d: _batch_norm,
 }

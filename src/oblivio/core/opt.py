@@ -24,8 +24,14 @@ class Opt(Part):
     Two stages given the same object share its state; ``carry`` keeps it for the next experience.
     """
 
-    def __init__(self, kind: type[torch.optim.Optimizer], lr: float, schedule: Schedule | None = None,
-                 carry: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        kind: type[torch.optim.Optimizer],
+        lr: float,
+        schedule: Schedule | None = None,
+        carry: bool = False,
+        **options: Any,
+    ) -> None:
         self.kind, self.lr, self.schedule, self.carry, self.options = kind, lr, schedule, carry, options
         self._torch: torch.optim.Optimizer | None = None
         self._names: Grads = {}
@@ -92,19 +98,31 @@ def like(value: Any, weight: Tensor) -> Any:
     return torch.empty_like(weight, requires_grad=False).copy_(value)
 
 
-def sgd(lr: float, momentum: float = 0.0, wd: float = 0.0, schedule: Schedule | None = None, carry: bool = False) -> Opt:
+def sgd(
+    lr: float, momentum: float = 0.0, wd: float = 0.0, schedule: Schedule | None = None, carry: bool = False
+) -> Opt:
     """Stochastic gradient descent, with weight decay ``wd`` added to the gradient."""
     return Opt(torch.optim.SGD, lr, schedule, carry, momentum=momentum, weight_decay=wd, fused=True)
 
 
-def adam(lr: float, betas: tuple[float, float] = (0.9, 0.999), wd: float = 0.0, schedule: Schedule | None = None,
-         carry: bool = False) -> Opt:
+def adam(
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    wd: float = 0.0,
+    schedule: Schedule | None = None,
+    carry: bool = False,
+) -> Opt:
     """Adam, with weight decay ``wd`` added to the gradient."""
     return Opt(torch.optim.Adam, lr, schedule, carry, betas=betas, weight_decay=wd, fused=True)
 
 
-def adamw(lr: float, betas: tuple[float, float] = (0.9, 0.999), wd: float = 0.01, schedule: Schedule | None = None,
-          carry: bool = False) -> Opt:
+def adamw(
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    wd: float = 0.01,
+    schedule: Schedule | None = None,
+    carry: bool = False,
+) -> Opt:
     """Adam with decoupled weight decay ``wd``."""
     return Opt(torch.optim.AdamW, lr, schedule, carry, betas=betas, weight_decay=wd, fused=True)
 

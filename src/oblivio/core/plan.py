@@ -56,10 +56,14 @@ class Stage(Part):
     def __rshift__(self, other: Stage) -> Plan:
         return Plan([*_stages(self), *_stages(other)])
 
-    def but(self, *, loss: Callable[[Term], Term] | Term | None = None, where: Where | str | None = None,
-            how: Any = None) -> Stage:
-        """A copy whose Descents have another ``loss`` (or a function of it), ``where`` (it must lie in both), ``how``
-        (after the present ones). Raises BadInput where no Descent is found: an edit has no loss to change."""
+    def but(
+        self, *, loss: Callable[[Term], Term] | Term | None = None, where: Where | str | None = None, how: Any = None
+    ) -> Stage:
+        """A copy whose Descents have another loss, where or how.
+
+        ``loss`` is a Term or a function of the present one, ``where`` must lie in both, ``how`` comes after the present
+        ones. Raises BadInput where no Descent is found: an edit has no loss to change.
+        """
         other = copy.deepcopy(self)
         descents = [s for s in _below(other) if getattr(s, "loss", None) is not None]
         if not descents:

@@ -49,9 +49,18 @@ class Problem:
     Raises BadInput for an empty forget set, ids that stand in both forget and retain, an unknown goal.
     """
 
-    def __init__(self, model: nn.Module | Mapping[str, nn.Module], *, task: Task | str | None = None, goal: str = "retrained",
-                 seed: int = 0, features: str | None = None, records: Mapping[str, Any] | None = None,
-                 team: Team = ALONE, **sources: Any) -> None:
+    def __init__(
+        self,
+        model: nn.Module | Mapping[str, nn.Module],
+        *,
+        task: Task | str | None = None,
+        goal: str = "retrained",
+        seed: int = 0,
+        features: str | None = None,
+        records: Mapping[str, Any] | None = None,
+        team: Team = ALONE,
+        **sources: Any,
+    ) -> None:
         if goal not in GOALS:
             raise BadInput(f"goal {goal!r} is unknown{nearest(goal, GOALS)}")
         self.nets = Nets({"model": model} if isinstance(model, nn.Module) else dict(model))
@@ -88,9 +97,10 @@ class Problem:
             return
         common = np.intersect1d(forget.ids, retain.ids)
         if len(common):
-            raise BadInput(f"forget and retain overlap in {len(common)} rows, first ids {common[:5].tolist()}; "
-                           "take them out of one of the two")
-
+            raise BadInput(
+                f"forget and retain overlap in {len(common)} rows, first ids {common[:5].tolist()}; "
+                "take them out of one of the two"
+            )
 
     # --- weights
 
@@ -105,8 +115,10 @@ class Problem:
         if self._features is not None:
             name = f"model.{self._features}"
             if self._features not in dict(self.model.named_modules()):
-                raise BadInput(f"features: the model has no layer {self._features!r}"
-                               f"{nearest(self._features, dict(self.model.named_modules()))}")
+                raise BadInput(
+                    f"features: the model has no layer {self._features!r}"
+                    f"{nearest(self._features, dict(self.model.named_modules()))}"
+                )
             return name
         linear = [n for n, m in self.model.named_modules() if isinstance(m, nn.Linear)]
         if not linear:
@@ -122,7 +134,9 @@ class Problem:
         found = {n: p for n, p in self.nets.named_parameters() if matches(n, pattern)}
         if not found:
             names = [n for n, _ in self.nets.named_parameters()]
-            raise BadInput(f"no weight matches {pattern!r}; there are {', '.join(names[:8])}{' ...' * (len(names) > 8)}")
+            raise BadInput(
+                f"no weight matches {pattern!r}; there are {', '.join(names[:8])}{' ...' * (len(names) > 8)}"
+            )
         return found
 
     def keep(self, name: str) -> None:
@@ -177,8 +191,10 @@ class Problem:
             if snapshot in self.snapshots:
                 return functional_call(self.nets, self.snapshots[snapshot], (fn,))  # type: ignore[no-any-return]
             if snapshot == "start" and not self.moved:
-                return fn(self.nets)  # type: ignore[no-any-return]
-        raise BadInput(f"there is no snapshot {snapshot!r}{nearest(snapshot, self.snapshots)}; keep({snapshot!r}) first")
+                return fn(self.nets)
+        raise BadInput(
+            f"there is no snapshot {snapshot!r}{nearest(snapshot, self.snapshots)}; keep({snapshot!r}) first"
+        )
 
     def tabulate(self, on: On, fn: Callable[[Nets, Batch], Tensor], size: int = PASS) -> Tensor:
         """``fn(nets, batch)`` over all rows in order, in evaluation mode; shape (rows, ...)."""
@@ -192,7 +208,7 @@ class Problem:
         self.passes[on] = self.passes.get(on, 0) + rows
 
     def freeze(self, on: On, take: Callable[[Tensor, Batch], Tensor]) -> None:
-        """Fill the cache of ``take(out, batch)`` of the start over ``on``; keep the start itself where rows are random."""
+        """Fill the cache of ``take(out, batch)`` of the start on ``on``; where rows are random, keep the start."""
         known = on in self.sources if isinstance(on, str) else True
         if not known or self.source(on).random or self.task.random:
             if "start" not in self.snapshots:
@@ -201,7 +217,8 @@ class Problem:
         key = self.frozen_key(on, take, "start")
         if key not in self.frozen:
             self.frozen[key] = self.tabulate(
-                on, lambda _, batch: self.at("start", lambda nets: take(self.task.forward(nets, "model", batch), batch)))
+                on, lambda _, batch: self.at("start", lambda nets: take(self.task.forward(nets, "model", batch), batch))
+            )
 
     def frozen_key(self, on: On, take: Callable[..., Tensor], at: str) -> str:
         """What determines a cached table: source, snapshot, and the code and settings of ``take``."""

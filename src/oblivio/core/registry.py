@@ -30,8 +30,8 @@ class Spec:
     """What is known of a method without importing it.
 
     ``needs``: sources and records; ``tasks``: names of tasks it applies to; ``serves``: kinds of request, ``"class"``
-    (whole classes go) and ``"rows"``; ``refusal``: why it serves no other; ``aliases``: other names in use; ``kind``: unlearning,
-    continual, protection, or piece (a function of a plan).
+    (whole classes go) and ``"rows"``; ``refusal``: why it serves no other; ``aliases``: other names in use; ``kind``:
+    unlearning, continual, protection, or piece (a function of a plan).
     """
 
     id: str
@@ -153,5 +153,7 @@ def read_spec(path: Path, module: str) -> Spec:
 def _settings(node: ast.FunctionDef) -> dict[str, Setting]:
     args = [*node.args.args, *node.args.kwonlyargs]
     defaults = [*node.args.defaults, *node.args.kw_defaults]
-    return {a.arg: Setting(ast.unparse(a.annotation) if a.annotation else "Any", ast.literal_eval(d) if d else None)
-            for a, d in zip(args, defaults, strict=True)}
+    return {
+        a.arg: Setting(ast.unparse(a.annotation) if a.annotation else "Any", ast.literal_eval(d) if d else None)
+        for a, d in zip(args, defaults, strict=True)
+    }

@@ -39,8 +39,15 @@ class Run:
         watch: called after every step with (run, stage, step); may raise Stopped.
     """
 
-    def __init__(self, plan: Stage, problem: Problem, folder: Path | None = None, every: float = 30.0,
-                 watch: Sequence[Watch] = (), fresh: bool = True) -> None:
+    def __init__(
+        self,
+        plan: Stage,
+        problem: Problem,
+        folder: Path | None = None,
+        every: float = 30.0,
+        watch: Sequence[Watch] = (),
+        fresh: bool = True,
+    ) -> None:
         plan = copy.deepcopy(plan) if fresh else plan
         self.plan = plan if isinstance(plan, Plan) else Plan([plan])
         self.problem, self.folder, self.every, self.watch = problem, folder, every, tuple(watch)
@@ -123,15 +130,19 @@ class Run:
 
     def _sound(self, step: Step) -> None:
         if step.loss is not None and not bool(torch.isfinite(step.loss)):
-            raise Stopped(f"the loss is {float(step.loss)} at step {step.t} of {step.place}; lower the learning rate. "
-                          "The original model is untouched")
+            raise Stopped(
+                f"the loss is {float(step.loss)} at step {step.t} of {step.place}; lower the learning rate. "
+                "The original model is untouched"
+            )
 
     def boundary(self) -> None:
         """After each stage: no weight may be NaN; a checkpoint."""
         broken = finite(dict(self.problem.nets.named_parameters()))
         if broken:
-            raise Stopped(f"NaN or infinite weights in {', '.join(broken[:3])}; lower the learning rate. The original "
-                          "model is untouched")
+            raise Stopped(
+                f"NaN or infinite weights in {', '.join(broken[:3])}; lower the learning rate. The original "
+                "model is untouched"
+            )
         if self.folder is not None:
             self.checkpoint()
 
@@ -165,10 +176,21 @@ class Run:
     def _state(self) -> dict[str, Any]:
         p = self.problem
         nets = dict(p.nets.named_parameters()) | dict(p.nets.named_buffers())
-        return {"nets": nets, "parts": {path: part.save() for path, part in self.parts.items()},
-                "snapshots": p.snapshots, "frozen": p.frozen, "made": p.made, "records": p.records,
-                "journal": p.journal, "seed": p.seed, "turn": p.turn, "moved": p.moved, "passes": p.passes,
-                "steps": self.steps, "seconds": self.seconds}
+        return {
+            "nets": nets,
+            "parts": {path: part.save() for path, part in self.parts.items()},
+            "snapshots": p.snapshots,
+            "frozen": p.frozen,
+            "made": p.made,
+            "records": p.records,
+            "journal": p.journal,
+            "seed": p.seed,
+            "turn": p.turn,
+            "moved": p.moved,
+            "passes": p.passes,
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
 
     def resume(self) -> Run:
         """Take the last checkpoint of the folder, if there is one. Raises BadInput when it is of another run."""
@@ -178,7 +200,9 @@ class Run:
         pointer = read_json(self.folder / "checkpoint.json")
         for key, mine in self.fingerprint.items():
             if pointer["fingerprint"].get(key) != mine:
-                raise BadInput(f"{self.folder} was run with {key} = {pointer['fingerprint'].get(key)}; now it is {mine}")
+                raise BadInput(
+                    f"{self.folder} was run with {key} = {pointer['fingerprint'].get(key)}; now it is {mine}"
+                )
         last = self.folder / pointer["folder"]
         # cloned, because bits can depend on the alignment of memory, and only memory from torch is aligned
         tensors = {k: v.clone() for k, v in read_tensors(last / "tensors.safetensors").items()}
@@ -210,8 +234,11 @@ def fingerprint(plan: Stage, problem: Problem) -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """Machine type, thread count and library versions: equal ones give equal bits."""
-    return {"machine": platform.machine(), "threads": torch.get_num_threads(),
-            "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}}
+    return {
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
+    }
 
 
 def pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -233,7 +260,7 @@ def pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 def unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
     """The inverse of ``pack``; tuples come back as lists."""
-    (kind, inner), = value.items()
+    ((kind, inner),) = value.items()
     if kind == "tensor":
         return tensors[inner].clone()  # aligned as torch aligns: bits can depend on it
     if kind == "dict":

@@ -204,11 +204,11 @@ class Items(Source):
         self.random = random or any(isinstance(v, Tensor) and not torch.equal(v, again[k]) for k, v in once.items())
 
     def __len__(self) -> int:
-        return len(self.dataset) if self.index is None else len(self.index)  # type: ignore[arg-type]
+        return len(self.dataset) if self.index is None else len(self.index)
 
     @property
     def ids(self) -> Ids:
-        ids = np.arange(len(self.dataset)) if self._ids is None else self._ids  # type: ignore[arg-type]
+        ids = np.arange(len(self.dataset)) if self._ids is None else self._ids
         return ids if self.index is None else ids[self.index.numpy()]
 
     def read(self, name: str, rows: Tensor, into: dict[str, Any]) -> None:
@@ -253,8 +253,9 @@ def as_source(value: Any, name: str = "") -> Source:
     if isinstance(value, Source):
         source = value
     elif isinstance(value, DataLoader):
-        warnings.warn(f"{name}: of the DataLoader only dataset and collate_fn are used; order and drop_last are not",
-                      stacklevel=2)
+        warnings.warn(
+            f"{name}: of the DataLoader only dataset and collate_fn are used; order and drop_last are not", stacklevel=2
+        )
         source = _from_dataset(value.dataset, value.collate_fn)
     elif isinstance(value, Mapping):
         columns = dict(value)
@@ -266,8 +267,10 @@ def as_source(value: Any, name: str = "") -> Source:
     elif isinstance(value, Dataset) or (hasattr(value, "__getitem__") and hasattr(value, "__len__")):
         source = _from_dataset(value, None)
     else:
-        raise BadInput(f"{name or 'a source'} is a {type(value).__name__}; give (x, y), a dict of columns, a map-style "
-                       "Dataset or a DataLoader")
+        raise BadInput(
+            f"{name or 'a source'} is a {type(value).__name__}; give (x, y), a dict of columns, a map-style "
+            "Dataset or a DataLoader"
+        )
     return source
 
 

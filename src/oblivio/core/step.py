@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,8 +32,17 @@ class Step:
     sources whose passes may update batch-norm statistics.
     """
 
-    def __init__(self, problem: Problem, place: str, selection: Selection, batch: int | None, chunk: int | None = None,
-                 moves: tuple[str, ...] = (), taps: tuple[str, ...] = (), train: bool = True) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        place: str,
+        selection: Selection,
+        batch: int | None,
+        chunk: int | None = None,
+        moves: tuple[str, ...] = (),
+        taps: tuple[str, ...] = (),
+        train: bool = True,
+    ) -> None:
         self.problem, self.place, self.selection = problem, place, selection
         self.size, self.chunk, self.moves, self.taps = batch, chunk, frozenset(moves), taps
         self.team, self.device, self.task = problem.team, problem.team.device, problem.task
@@ -42,7 +51,9 @@ class Step:
         self.grads: Grads = {}
         self.was: Grads = {}
         self.opt: Opt | None = None
-        self.norms: list[Any] = [m for m in problem.nets.modules() if getattr(m, "track_running_stats", False)] if train else []
+        self.norms: list[Any] = (
+            [m for m in problem.nets.modules() if getattr(m, "track_running_stats", False)] if train else []
+        )
         named = dict(problem.nets.named_parameters())
         self.weights: Grads = {n: named[n] for n in selection}
         self.substitute: Grads | None = None

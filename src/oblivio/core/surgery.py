@@ -17,8 +17,10 @@ _operations: dict[str, Callable[..., None]] = {}
 
 
 def surgery(fn: Callable[..., None]) -> Callable[..., None]:
-    """Register ``fn(nets, *, <JSON arguments>)``. It appends and never reshapes, and leaves the function computed as
-    it was unless its docstring says otherwise."""
+    """Register ``fn(nets, *, <JSON arguments>)``.
+
+    It appends and never reshapes, and leaves the function computed as it was unless its docstring says otherwise.
+    """
     _operations[_name(fn)] = fn
     return fn
 

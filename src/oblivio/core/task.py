@@ -10,9 +10,10 @@ from oblivio.core.surgery import Networks
 
 
 class Task:
-    """Base of all tasks. ``figure`` names the per-example quality that tables show; ``higher`` says which way is better.
+    """Base of all tasks.
 
-    All of ``each``, ``distance``, ``score`` and ``quality`` return shape (n,), one value an example.
+    ``figure`` names the per-example quality that tables show; ``higher`` says which way is better. All of ``each``,
+    ``distance``, ``score`` and ``quality`` return shape (n,), one value an example.
     """
 
     name = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterable
@@ -57,16 +58,25 @@ def gather(processes: int | None = None, precision: str = "no", device: str | No
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if processes is not None and processes != world:
-        raise BadInput(f"{processes} processes were asked for and {world} started; run "
-                       f"torchrun --nproc-per-node {processes} -m oblivio ...")
+        raise BadInput(
+            f"{processes} processes were asked for and {world} started; run "
+            f"torchrun --nproc-per-node {processes} -m oblivio ..."
+        )
     if world == 1 and precision == "no" and device in (None, "cpu") and not (device is None and _accelerator()):
         return ALONE
     from accelerate import Accelerator
 
+    atexit.register(_leave)
     accelerator = Accelerator(cpu=device == "cpu" or not _accelerator(), mixed_precision=precision)
     if accelerator.num_processes != world:
         raise BadInput(f"{world} processes were started and {accelerator.num_processes} found each other")
     return Team(accelerator.process_index, accelerator.num_processes, accelerator.device, precision)
+
+
+def _leave() -> None:
+    """Without this a process of a team can abort at its end, when its work is done."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _accelerator() -> bool:

@@ -98,6 +98,7 @@ class Sum(Term):
 
     @property
     def whole(self) -> bool:  # type: ignore[override]
+        """Whether one of the terms relates rows to each other."""
         return any(t.whole for t in self.terms)
 
     def __call__(self, step: Step) -> Tensor:
@@ -177,8 +178,15 @@ def _printed(c: Coefficient) -> str:
 class Function(Term):
     """A term made by ``@term`` from ``f(step, on, **settings)``."""
 
-    def __init__(self, fn: Callable[..., Tensor], settings: dict[str, Any], whole: bool,
-                 frozen: tuple[Callable[..., Tensor], ...], taps: tuple[str, ...], weigh: Weigh | None = None) -> None:
+    def __init__(
+        self,
+        fn: Callable[..., Tensor],
+        settings: dict[str, Any],
+        whole: bool,
+        frozen: tuple[Callable[..., Tensor], ...],
+        taps: tuple[str, ...],
+        weigh: Weigh | None = None,
+    ) -> None:
         self.fn, self.settings, self.whole, self.weigh = fn, settings, whole, weigh
         self.frozen, self.taps = frozen, taps
         self.on: On | None = settings.get("on")
@@ -193,7 +201,8 @@ class Function(Term):
             return values * step.share if step.share != 1 else values
         if self.weigh is not None:
             values = values * self.weigh(step, self.on).detach()
-        return values.sum() / step.count(self.on)
+        count = step.count(self.on)
+        return values.mean() if values.numel() == count else values.sum() / count
 
     def weighted(self, by: Weigh) -> Function:
         if self.on is None:
@@ -206,14 +215,19 @@ class Function(Term):
         return f"{self.fn.__name__}({', '.join(words)})" + (f".weighted({self.weigh!r})" if self.weigh else "")
 
 
-def term(fn: Callable[..., Tensor] | None = None, *, whole: bool = False,
-         frozen: tuple[Callable[..., Tensor], ...] = (), taps: tuple[str, ...] = ()) -> Any:
+def term(
+    fn: Callable[..., Tensor] | None = None,
+    *,
+    whole: bool = False,
+    frozen: tuple[Callable[..., Tensor], ...] = (),
+    taps: tuple[str, ...] = (),
+) -> Any:
     """Make a Term of ``f(step, on, ...)``, which returns one value an example, shape (n,).
 
     The mean divides by the count of the whole batch, so that chunks and processes add up. With ``whole`` the function
     relates rows to each other and returns one value, shape (). ``frozen`` lists functions of (out, batch) that it reads
-    through ``step.frozen``: they are computed once, from the model as it was at the start of the run. ``taps`` lists the
-    layers whose inputs it reads through ``step.tap``; ``"features"`` is the problem's feature layer.
+    through ``step.frozen``: they are computed once, from the model as it was at the start of the run. ``taps`` lists
+    the layers whose inputs it reads through ``step.tap``; ``"features"`` is the problem's feature layer.
     """
     if fn is None:
         return lambda f: term(f, whole=whole, frozen=frozen, taps=taps)

@@ -65,7 +65,7 @@ class _Both(Where):
         names = [n for n in {**a, **b} if self.union or (n in a and n in b)]
         return {n: self._mask(a.get(n, 0), b.get(n, 0)) for n in names}
 
-    def _mask(self, a: Tensor | None | int, b: Tensor | None | int) -> Tensor | None:
+    def _mask(self, a: Tensor | int | None, b: Tensor | int | None) -> Tensor | None:
         for x, y in ((a, b), (b, a)):
             if x is None:  # the whole tensor
                 return None if self.union or y is None else y  # type: ignore[return-value]

@@ -7,7 +7,7 @@ from oblivio.core.step import Step
 from oblivio.core.where import How
 
 
-class clip(How):  # noqa: N801 - used like a function
+class clip(How):
     """Scale the gradient down to the norm ``most`` over all weights together."""
 
     def __init__(self, most: float = 1.0) -> None:

@@ -39,5 +39,5 @@ class TargetUnits(nn.Module):
 
 
 def spread(source: Source) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every target, each of shape ``(targets,)``; of a constant one the deviation is 1."""
+    """Mean and standard deviation of every target, of shape ``(targets,)``; the deviation of a constant one is 1."""
     return moments(batch["y"].reshape(len(batch), -1).T for batch in source.batches(AT_ONCE))

@@ -93,7 +93,7 @@ class Architecture:
         object.__setattr__(self, "preprocess", _as_json("preprocessing", self.preprocess))
 
     def build(self) -> nn.Module:
-        """A new, freshly initialised module; with parts to be fitted its children are ``prepare``, ``net``, ``units``."""
+        """A new, freshly initialised module; with parts to fit its children are ``prepare``, ``net`` and ``units``."""
         prepare, inputs = (None, self.inputs) if self.preprocess is None else unfitted(self.preprocess, self.inputs)
         net = build(self.name, inputs, self.outputs, **self.options)
         return assembled(net, prepare, TargetUnits(self.outputs) if self.units else None)

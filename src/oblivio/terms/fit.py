@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from oblivio.core.source import Batch
 from oblivio.core.step import Step
 from oblivio.core.term import On, term
 

@@ -12,7 +12,7 @@ from oblivio.core.term import On
 
 
 @dataclass(frozen=True)
-class memorised:  # noqa: N801 - used like a term
+class memorised:
     """w_i proportional to exp(-loss_i / tau) at the present weights, mean 1 over the batch; no gradient through it.
 
     tau to infinity gives equal weights; tau to 0 picks the best fitted example alone. It relates the rows of a batch.

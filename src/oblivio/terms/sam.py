@@ -10,7 +10,7 @@ from oblivio.core.term import Rule, Term, rule
 
 
 @rule
-class sam(Rule):  # noqa: N801 - used like the other terms
+class sam(Rule):
     """grad L(theta + rho g / |g|) with g = grad L(theta), over all moving weights (Foret et al., 2021).
 
     Passes a step: two of its term.

@@ -9,7 +9,7 @@ from oblivio.core.part import Part
 from oblivio.core.problem import Problem
 
 
-class unseen(Part):  # noqa: N801 - used like a function
+class unseen(Part):
     """True once the figure of ``forget`` is no better than what rows would get that were never learned.
 
     Classes that the retained rows still have are expected at the accuracy that the start has on held-out ``valid``

@@ -9,7 +9,7 @@ from oblivio.core.term import Term
 from oblivio.core.where import Selection, Where
 
 
-class saliency(Where):  # noqa: N801 - used like a function
+class saliency(Where):
     """The ``keep`` share of entries whose gradient of ``term`` is largest in size at the weights the stage starts from.
 
     The gradient is that of the mean over the whole source, in evaluation mode; the absolute value comes last.

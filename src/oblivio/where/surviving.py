@@ -6,7 +6,7 @@ from oblivio.core.problem import Problem
 from oblivio.core.where import Selection, Where
 
 
-class surviving(Where):  # noqa: N801 - used like a function
+class surviving(Where):
     """The entries that differ from zero when the stage starts; whole vectors (biases, norms) always move."""
 
     def prepare(self, problem: Problem) -> None:

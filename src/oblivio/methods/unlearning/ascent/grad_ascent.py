@@ -35,4 +35,6 @@ def grad_ascent(
     Needs: forgotten rows with labels.
     Fails: the loss has no bound; past the stop it destroys the model.
     """
-    return Descent(-fit("forget"), how=clip(most), opt=sgd(lr, 0.9), epochs=epochs, batch=batch, until=unseen(), every=5)
+    return Descent(
+        -fit("forget"), how=clip(most), opt=sgd(lr, 0.9), epochs=epochs, batch=batch, until=unseen(), every=5
+    )

@@ -38,4 +38,6 @@ def grad_diff(
     Fails: the ascent has no bound, so after enough steps it outweighs any alpha.
     """
     loss = alpha * fit("retain") - gamma * fit("forget")
-    return Descent(loss, how=clip(most), opt=sgd(lr, 0.9), over="forget", epochs=epochs, batch=batch, until=unseen(), every=5)
+    return Descent(
+        loss, how=clip(most), opt=sgd(lr, 0.9), over="forget", epochs=epochs, batch=batch, until=unseen(), every=5
+    )

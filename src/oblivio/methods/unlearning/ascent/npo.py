@@ -15,7 +15,8 @@ from oblivio.until import unseen
 
 
 @method(
-    paper="Zhang et al., Negative Preference Optimization: From Catastrophic Collapse to Effective Unlearning, COLM 2024",
+    paper="Zhang et al., Negative Preference Optimization: From Catastrophic Collapse to Effective Unlearning, "
+    "COLM 2024",
     needs=("forget", "retain"),
     tasks=("classification", "binary", "multilabel", "regression"),
     aliases=("negative_preference",),

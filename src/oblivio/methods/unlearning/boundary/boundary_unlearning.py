@@ -21,7 +21,7 @@ from oblivio.modules.heads import narrow_head, widen_head
 from oblivio.until import unseen
 
 
-class neighbour(Term):  # noqa: N801 - used like the other terms
+class neighbour(Term):
     """CE towards the class that one sign step of size ``bound`` on the inputs leads to in the model of the start.
 
     ``state["hits"]`` is the share of rows for which that is another class than their own; the others teach nothing.
@@ -82,7 +82,7 @@ def narrow(problem: Problem) -> None:
     needs=("forget",),
     tasks=("classification",),
     serves=("class",),
-    refusal="it gives every forgotten row to another class, where a model retrained without random rows gets most right",
+    refusal="it gives every forgotten row to another class, where one retrained without random rows gets most right",
     aliases=("boundary_shrink", "boundary_expanding", "boundary_expand"),
     cost="epochs over forget; shrink: two passes more for the neighbours",
 )
@@ -102,6 +102,7 @@ def boundary_unlearning(
     Fails: no retained rows hold the rest in place, so the rate is the only guard; a bound that crosses no boundary
     teaches nothing.
     """
+
     def descent(loss: Term) -> Stage:
         return Descent(loss, opt=sgd(lr, 0.9), over="forget", epochs=epochs, batch=batch, until=unseen(), every=5)
 

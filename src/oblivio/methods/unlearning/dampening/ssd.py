@@ -29,7 +29,7 @@ def ssd(
     Equation: theta_i <- min(strength I_all / I_forget, 1) theta_i where I_forget > alpha I_all; I is the exact
     diagonal Fisher, where the paper's code squares batch means, which depends on the batch size.
     Needs: forgotten rows with labels; the importance of all training rows as the record ``importance``, or retained
-    rows to compute it from. With the exact Fisher the ratio cannot exceed |all| / |forget|: an alpha above does nothing.
+    rows to compute it from. With the exact Fisher the ratio is at most |all| / |forget|: a larger alpha does nothing.
     Fails: on rows that are like the rest (refused); too low an alpha harms the rest.
     """
     return dampen(alpha, strength)

@@ -34,4 +34,4 @@ def salun(
     Fails: on plain random rows the relabelled ones end below what a retrained model gives them; see its claim.
     """
     plan = relabel(lr=lr, epochs=epochs, batch=batch, wd=wd)
-    return plan.but(where=saliency(fit("forget"), keep))  # type: ignore[no-any-return]
+    return plan.but(where=saliency(fit("forget"), keep))
