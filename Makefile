@@ -57,6 +57,12 @@ bench: $(STAMP) ## speed against the bare loop, recorded in results/bench
 	@mkdir -p results/bench
 	$(BIN)/python -m oblivio bench speed --json results/bench/speed.json
 
+.PHONY: kills
+kills: export OMP_NUM_THREADS := 1
+kills: export PYTHONPATH := tests
+kills: $(STAMP) ## kill the main job in every place and go on with it, recorded in results/kills.json
+	$(BIN)/python -m kills --json results/kills.json
+
 format: $(STAMP) ## write what `make lint` asks for, where a machine can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format

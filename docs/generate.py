@@ -181,7 +181,8 @@ def job() -> str:
 
 
 OWN = {
-    "data.task": "of a table or a hub's set: classification, binary, multilabel or regression.",
+    "data.task": "classification, binary, multilabel or regression: of a table or a hub's set; of a function's rows, "
+    "where their targets do not tell it.",
     "data.train": "of a hub's set: the split to train on.",
     "data.test": "the share of rows to test on, another file, or of a hub's set a split; default 0.2.",
     "data.seed": "of the draw of the test rows.",

@@ -266,55 +266,7 @@ def test_what_cannot_be_saved_leaves_nothing(
     assert not (tmp_path / "model").exists()
 
 
-# --- no half of one ---
-
-
-def dying(count: int, call: Callable[..., Any], steps: itertools.count[int]) -> Callable[..., Any]:
-    """``call``, but the process ends, as if killed, before or after one of the calls."""
-
-    def wrapped(*args: Any) -> Any:
-        if next(steps) == count:
-            os._exit(1)
-        result = call(*args)
-        if next(steps) == count:
-            os._exit(1)
-        return result
-
-    return wrapped
-
-
-def killed(folder: Path, module: nn.Module, at: int) -> bool:
-    """Save in a child that dies at its ``at``-th file operation; whether it lived to the end."""
-    child = os.fork()
-    if child == 0:
-        try:
-            steps = itertools.count()
-            for name in ("fsync", "replace"):
-                setattr(os, name, dying(at, getattr(os, name), steps))
-            artefact.save(folder, module, task="classification", architecture=LINEAR)
-            os._exit(0)
-        finally:
-            os._exit(2)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, 1)
-    return code == 0
-
-
-def test_a_save_killed_anywhere_leaves_a_model_or_none(tmp_path: Path) -> None:
-    module = LINEAR.build()
-    for at in itertools.count():
-        folder = tmp_path / str(at)
-        lived = killed(folder, module, at)
-        if (folder / artefact.META).exists():
-            assert same(artefact.read(folder).module, module)
-        else:
-            with pytest.raises(BadInput, match="no model"):
-                artefact.read(folder)
-            artefact.save(folder, module, task="classification", architecture=LINEAR)
-            assert same(artefact.read(folder).module, module)
-        if lived:
-            break
-    assert at == 12  # two files: fsync, rename and fsync of the folder, each with a before and an after
+# --- no half of one: killed at any moment, see test_kills.py ---
 
 
 @pytest.mark.parametrize("at", [0, 1])

@@ -20,6 +20,7 @@ import yaml
 from rich.console import Console
 
 import oblivio
+from oblivio.bench.row import Row
 from oblivio.claims import runner
 from oblivio.claims.claim import Rejected
 from oblivio.claims.records import Record
@@ -266,6 +267,23 @@ def test_a_claim_is_verified(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "verify", lambda name, fast: ["a of seed 0 is 1, recorded 2"])
     said = cli("claims", "verify", "salun")
     assert (said.code, said.out) == (FAILED, "a of seed 0 is 1, recorded 2\n")
+
+
+# --- bench
+
+
+def test_the_bench_of_speed_is_measured_and_written(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {"met": Row("one", 2.0, [1.0]), "missed": Row("other", 2.0, [3.0])}
+    monkeypatch.setattr("oblivio.bench.speed.BENCHES", {name: lambda row=row: row for name, row in limits.items()})
+    assert cli("bench", "speed", "met", "--json", "speed.json").code == FINISHED
+    assert [row["name"] for row in json.loads(Path("speed.json").read_text())["rows"]] == ["one"]
+    Path("speed.json").unlink()
+    said = cli("bench", "speed")
+    assert said.code == FAILED
+    assert "one" in said.out
+    assert "misses" in said.out
+    refused(cli("bench", "speed", "mett"), "'met'")
+    refused(cli("bench", "speed", "--json", "no/such.json"), "no/such.json")
 
 
 # --- bad input

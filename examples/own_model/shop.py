@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+HERE = Path(__file__).parent
 INPUTS = ("age", "visits", "basket", "days")
 
 
 class Customers(Dataset[tuple[Tensor, Tensor]]):
-    """One row a customer: what is known of them, and whether they left."""
+    """One row a customer: what is known of them, and whether they left. ``ids`` names the rows."""
 
     def __init__(self, file: Path) -> None:
         with open(file, newline="") as lines:
@@ -28,6 +29,11 @@ class Customers(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         row = self.rows[i]
         return torch.tensor([float(row[name]) for name in INPUTS]), torch.tensor(int(row["left"]))
+
+
+def customers() -> tuple[Customers, Customers]:
+    """The rows to learn and those to test on."""
+    return Customers(HERE / "customers.csv"), Customers(HERE / "held_out.csv")
 
 
 class Network(nn.Module):

@@ -184,13 +184,22 @@ def _read_meta(folder: Path) -> _Meta:
     value = files.read_json(path)
     schema = value.get("schema") if isinstance(value, dict) else None
     if isinstance(schema, int) and schema > SCHEMA:
-        raise BadInput(f"{path} has schema {schema}, written by a newer release; this one reads schema {SCHEMA}")
+        raise BadInput(
+            f"{path} has schema {schema}, written by a newer release; this one reads schema {SCHEMA}{_reader(value)}"
+        )
     try:
         return TypeAdapter(_Meta).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
         raise BadInput(f"{path} does not follow schema {SCHEMA}: {where}: {first['msg'].lower()}") from None
+
+
+def _reader(meta: Mapping[str, Any]) -> str:
+    """Which release reads it: the one that wrote it, where that says so."""
+    facts = meta.get("provenance")
+    release = facts.get("release") if isinstance(facts, dict) else None
+    return f"; oblivio {release} or later reads it" if isinstance(release, str) else ""
 
 
 def _check_folder(folder: Path) -> None:

@@ -49,7 +49,7 @@ class Operations:
         opened, low = builtins.open, os.open
         builtins.open = io.open = self._opening(opened)  # type: ignore[assignment]
         os.open = self._creating(low)
-        os.fsync = self._counted("fsync", os.fsync)
+        os.fsync = self._counted("fsync", os.fstat)  # no waiting for the disk: a kill of the process loses no write
         for kind, names in {"rename": ("rename", "replace"), "unlink": ("unlink", "remove")}.items():
             for name in names:
                 setattr(os, name, self._counted(kind, getattr(os, name)))

@@ -44,9 +44,9 @@ class Row:
         return {**words, "repeats": self.repeats, "noise": self.noise, "note": self.note}
 
 
-def table(rows: list[Row]) -> Table:
+def table(rows: list[Row], header: bool = True) -> Table:
     """Rows to be printed: the median, its range over the repeats, the noise floor, the limit, the verdict."""
-    shown = Table("what", "median", "range", "bare to itself", "limit", "", box=None, pad_edge=False)
+    shown = Table("what", "median", "range", "bare to itself", "limit", "", box=None, pad_edge=False, show_header=header)
     for row in rows:
         spread = f"{min(row.repeats):.4g} to {max(row.repeats):.4g}" if len(row.repeats) > 1 else ""
         noise = f"{min(row.noise):.3f} to {max(row.noise):.3f}" if row.noise else ""

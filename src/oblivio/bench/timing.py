@@ -18,19 +18,24 @@ def clock() -> float:
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Seconds that ``work`` takes."""
-    start = clock()
+def timed(work: Callable[[], object], now: Callable[[], float] = clock) -> float:
+    """Seconds that ``work`` takes, by the clock ``now``."""
+    start = now()
     work()
-    return clock() - start
+    return now() - start
 
 
-def by_turns(candidates: Mapping[str, Callable[[], object]], repeats: int = REPEATS, blocks: int = BLOCKS) -> Times:
+def by_turns(
+    candidates: Mapping[str, Callable[[], object]],
+    repeats: int = REPEATS,
+    blocks: int = BLOCKS,
+    now: Callable[[], float] = clock,
+) -> Times:
     """Seconds of each candidate, one value a repeat: the fastest of ``blocks`` turns. Each has one turn to warm up."""
-    times: Times = {name: [timed(work)] for name, work in candidates.items()}
+    times: Times = {name: [timed(work, now)] for name, work in candidates.items()}
     for turn in range(repeats * blocks):
         for name in rotated(list(candidates), turn):
-            times[name].append(timed(candidates[name]))
+            times[name].append(timed(candidates[name], now))
     return {name: fastest(values[1:], blocks) for name, values in times.items()}
 
 

@@ -46,7 +46,9 @@ class Claim:
         always: conditions on the figures of every seed.
         changed: how it departs from the card.
         because: the best explanation, by the condition that failed.
-        tolerance: by how much a figure of one seed may differ when it is measured again, on another machine too.
+        tolerance: by how much a figure of one seed may differ when it is measured again, in units of the figure where
+            it is above 1. Another instruction set moved figures of single remembered rows by up to 0.09, of whole
+            classes by 0.01.
         fast: a cheaper ``measure`` for a look; by default one seed of ``measure`` itself is cheap enough.
 
     Raises:
@@ -62,7 +64,7 @@ class Claim:
     always: Sequence[str] = ()
     changed: Sequence[Changed] = ()
     because: Mapping[str, str] = field(default_factory=dict)
-    tolerance: float = 0.05
+    tolerance: float = 0.1
     fast: Measure | None = None
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Any
 
 from oblivio import methods
 from oblivio.claims.claim import Changed, Claim, Figures, Method
@@ -24,8 +24,8 @@ def floor(card: str) -> Changed:
     )  # fmt: skip
 
 
-def claim(trained: str, problem: Make, lr: float, because: Mapping[str, str] | None = None) -> Claim:
-    """The claim on one kind of request."""
+def claim(trained: str, problem: Make, lr: float, **facts: Any) -> Claim:
+    """The claim on one kind of request; ``facts`` are other fields of it."""
 
     def measure(method: Method, seed: int) -> Figures:
         case = problem(seed)
@@ -58,7 +58,7 @@ def claim(trained: str, problem: Make, lr: float, because: Mapping[str, str] | N
             Changed("rate", "not given", f"{lr:g}, with the shipped clip",
                     "the smallest of 1, 2 and 5 times 0.001, 0.01 whose mean over seeds 100 to 102 meets both ends"),
         ),
-        because=because or {},
+        **facts,
     )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -45,8 +44,8 @@ def slope(problem: Problem) -> float:
     return float(norm(problem.gradient(fit("forget"))))
 
 
-def claim(trained: str, problem: Make, lr: float, because: Mapping[str, str] | None = None) -> Claim:
-    """The claim on one kind of request."""
+def claim(trained: str, problem: Make, lr: float, **facts: Any) -> Claim:
+    """The claim on one kind of request; ``facts`` are other fields of it."""
 
     def measure(method: Method, seed: int) -> Figures:
         case = problem(seed)
@@ -88,7 +87,7 @@ def claim(trained: str, problem: Make, lr: float, because: Mapping[str, str] | N
             Changed("rate", "not given", f"{lr:g}, with the shipped clip",
                     "the smallest of 1, 2, 5 times 0.0001, 0.001, 0.01 whose mean over seeds 100 to 102 meets the end"),
         ),
-        because=because or {},
+        **facts,
     )  # fmt: skip
 
 

@@ -34,8 +34,8 @@ def _flat(grads: Grads) -> torch.Tensor:
     return torch.cat([grads[name].flatten() for name in sorted(grads)])
 
 
-def claim(trained: str, problem: Make, lr: float) -> Claim:
-    """The claim on one kind of request."""
+def claim(trained: str, problem: Make, lr: float, **facts: Any) -> Claim:
+    """The claim on one kind of request; ``facts`` are other fields of it."""
 
     def measure(method: Method, seed: int) -> Figures:
         case, forget, retain = problem(seed), likelihood("forget"), likelihood("retain")
@@ -85,6 +85,7 @@ def claim(trained: str, problem: Make, lr: float) -> Claim:
             Changed("rate", "Adam 3e-4", f"SGD {lr:g}, momentum 0.9",
                     "that of grad_ascent's claim, at which ascent ends at chance"),
         ),
+        **facts,
     )  # fmt: skip
 
 

@@ -108,7 +108,7 @@ def _apart(where: str, seeds: Sequence[int], old: Numbers, now: Sequence[int], n
         for seed, value in zip(now, values, strict=True):
             if seed not in before:
                 found.append(f"{where}{name} of seed {seed} is not recorded")
-            elif not abs(value - before[seed]) <= most:
+            elif not abs(value - before[seed]) <= most * max(1, abs(before[seed])):
                 found.append(f"{where}{name} of seed {seed} is {value:g}, recorded {before[seed]:g}; at most {most:g} "
                              "apart was stated")  # fmt: skip
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -25,6 +26,8 @@ def main(words: Sequence[str] | None = None) -> int:
     from oblivio.cli.app import application
     from oblivio.core.errors import BadInput, Stopped
 
+    if words is None:
+        _import_from_here()
     given = list(sys.argv[1:] if words is None else words) or ["--help"]
     with console.brief_warnings():
         try:
@@ -38,3 +41,9 @@ def main(words: Sequence[str] | None = None) -> int:
             return console.complain(f"stopped: {error}", FAILED)
         except OSError as error:
             return console.complain(f"{type(error).__name__}: {error}", FAILED)
+
+
+def _import_from_here() -> None:
+    """Find the user's modules in the current folder first, as ``python -m`` does and an installed command does not."""
+    if not sys.flags.safe_path and sys.path[:1] not in ([""], [os.getcwd()]):
+        sys.path.insert(0, os.getcwd())

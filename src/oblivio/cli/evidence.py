@@ -11,6 +11,7 @@ from oblivio.cli import console
 from oblivio.cli.codes import FAILED, FINISHED, REJECTED
 from oblivio.cli.progress import Line
 from oblivio.cli.records import NOT_RUN
+from oblivio.core.errors import BadInput, nearest
 
 if TYPE_CHECKING:
     from oblivio.claims.records import Record
@@ -80,7 +81,15 @@ def verify(
 
 
 def speed(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Only these; default: all.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures there too.")] = None,
 ) -> int:
     """Measure against bare loops that make the same passes; exit code 1 where a limit is missed."""
-    raise NotImplementedError
+    from oblivio.bench import speed
+
+    for name in names or ():
+        if name not in speed.BENCHES:
+            raise BadInput(f"there is no bench {name!r}{nearest(name, speed.BENCHES)}")
+    if json is not None and not json.absolute().parent.is_dir():
+        raise BadInput(f"--json {json}: there is no folder {json.parent}")
+    return speed.main(json, tuple(names or ()))

@@ -36,7 +36,9 @@ OPTIONS: dict[str, Any] = {
             help="A job file, as `oblivio init` prints one; options beside it win.",
         ),
     ],
-    "data": _option("A data set by name, a .csv or .parquet file, a folder of images, or hub:REPOSITORY."),
+    "data": _option(
+        "A data set by name, a .csv or .parquet file, a folder of images, hub:REPOSITORY, or package.module:function."
+    ),
     "model": _option("A network by name, or your own as package.module:factory."),
     "weights": _option(
         "The trained weights (.safetensors), or a folder saved by oblivio. Without them the original is trained first, "

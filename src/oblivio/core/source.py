@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
 
 from oblivio.core.errors import BadInput
 from oblivio.core.part import Part
@@ -224,7 +224,7 @@ class Items(Source):
         places = rows if self.index is None else self.index[rows]
         items = self.collate([self.dataset[i] for i in places.tolist()])
         if isinstance(items, Mapping):
-            return dict(items)
+            return {name: value for name, value in items.items() if name != "id"}  # ids are known without reading
         return {"x": items} if isinstance(items, Tensor) else dict(zip(("x", "y"), items, strict=False))
 
     @property
@@ -248,7 +248,11 @@ def as_source(value: Any, name: str = "") -> Source:
     """A Source from a Source, ``(x, y)`` or ``(x, y, ids)``, a dict of columns, a map-style Dataset or a DataLoader.
 
     Of a DataLoader its Dataset and collate function are used; its sampler, shuffling and drop_last are ignored, with a
-    note, since the engine orders rows itself. Raises BadInput for anything else.
+    note, since the engine orders rows itself. A Subset, also of a Subset, is a view of the Dataset that it is taken
+    from, so rows that two of them share are known for the same.
+
+    The rows of a Dataset are named by its attribute ``ids``, where that is as long as the Dataset, else by position.
+    An ``"id"`` in its items is not used, for all would have to be read first. Raises BadInput for anything else.
     """
     if isinstance(value, Source):
         source = value
@@ -275,9 +279,27 @@ def as_source(value: Any, name: str = "") -> Source:
 
 
 def _from_dataset(dataset: Any, collate: Callable[[list[Any]], Any] | None) -> Source:
-    if isinstance(dataset, TensorDataset) and collate in (None, default_collate) and len(dataset.tensors) <= 2:
-        return Tensors(dict(zip(("x", "y"), dataset.tensors, strict=False)))
-    return Items(dataset, collate)
+    dataset, index = _unwrapped(dataset)
+    ids = _ids_of(dataset)
+    if not isinstance(dataset, TensorDataset) or collate not in (None, default_collate) or len(dataset.tensors) > 2:
+        return Items(dataset, collate, ids, index)
+    tensors = Tensors(dict(zip(("x", "y"), dataset.tensors, strict=False)), ids, index)
+    tensors._root = dataset
+    return tensors
+
+
+def _unwrapped(dataset: Any) -> tuple[Any, Ids | None]:
+    """The Dataset under any Subsets, and the places in it; a class made from Subset may give items of its own."""
+    index: Ids | None = None
+    while type(dataset) is Subset:
+        places = np.asarray(dataset.indices, dtype=np.int64)
+        dataset, index = dataset.dataset, places if index is None else places[index]
+    return dataset, index
+
+
+def _ids_of(dataset: Any) -> Any:
+    ids = getattr(dataset, "ids", None)
+    return ids if isinstance(ids, (Sequence, np.ndarray, Tensor)) and len(ids) == len(dataset) else None
 
 
 def _tensor(name: str, value: Any) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from oblivio.data import embedded
 from oblivio.data.dataset import Dataset
 from oblivio.data.folders import folder
 from oblivio.data.hubs import hub
+from oblivio.data.own import own
 from oblivio.data.published import SETS, published
 from oblivio.data.tables import table
 
@@ -24,6 +26,7 @@ NAMED: dict[str, Callable[[], Dataset]] = {
 }
 TABLES = (".csv", ".csv.gz", ".parquet")
 HUB = "hub:"
+OWN = re.compile(r"[\w.]+:\w+")
 
 
 def names() -> list[str]:
@@ -35,9 +38,11 @@ def load(name: str | Path, **options: Any) -> Dataset:
     """Load a data set.
 
     Args:
-        name: one of ``names()``; a ``.csv`` or ``.parquet`` file; a folder of images with one subfolder a class; or
-            ``hub:<repository or folder>``.
-        options: of ``table``, ``folder`` or ``hub``; a set known by name takes none.
+        name: one of ``names()``; a ``.csv`` or ``.parquet`` file; a folder of images with one subfolder a class;
+            ``hub:<repository or folder>``; or ``package.module:function``, which returns a ``Dataset``, or training
+            and test rows, each as anything that may be a source of a ``Problem``.
+        options: of ``table``, ``folder`` or ``hub``; of your function, ``task`` aside, which says what the rows are for
+            where their targets do not; a set known by name takes none.
 
     Example:
         >>> load("digits").inputs
@@ -47,9 +52,16 @@ def load(name: str | Path, **options: Any) -> Dataset:
         BadInput: an unknown name (with the nearest), an option that is not taken or missing, or whatever the reader
             refuses.
     """
+    if is_own(str(name)):
+        return own(str(name), **options)
     reader = _reader(str(name))
     _check_options(str(name), reader, options)
     return reader(**options)
+
+
+def is_own(name: str) -> bool:
+    """Whether a data set's name means a function of the user's."""
+    return OWN.fullmatch(name) is not None and not name.startswith(HUB)
 
 
 def _reader(name: str) -> Callable[..., Dataset]:
@@ -63,7 +75,7 @@ def _reader(name: str) -> Callable[..., Dataset]:
         return partial(folder, name)
     raise BadInput(
         f"no data set is called {name!r}{nearest(name, names())}; your own is a .csv or .parquet file, a "
-        f"folder of images, or {HUB}<repository>"
+        f"folder of images, {HUB}<repository>, or package.module:function"
     )
 
 

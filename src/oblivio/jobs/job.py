@@ -19,9 +19,11 @@ class Data(Section):
     """Where the rows are.
 
     Attributes:
-        name: a data set known by name, a ``.csv`` or ``.parquet`` file, a folder of images, ``hub:<repository>``.
+        name: a data set known by name, a ``.csv`` or ``.parquet`` file, a folder of images, ``hub:<repository>``, or
+            ``package.module:function``, which returns an ``oblivio.data.Dataset``, or training and test rows.
         roles: column to role (input, target, id, group, image) of a table or a hub's set.
         task, train, test, seed, size, channels: as the reader of that kind of data takes them.
+        options: arguments of the function.
         valid: share of the training rows that the original never sees, for methods that choose when to stop. Default:
             0.1 where the original is trained here, none where its weights are given.
     """
@@ -36,12 +38,14 @@ class Data(Section):
     seed: int | None = None
     size: int | list[int] | None = None
     channels: int | None = None
+    options: dict[str, Any] = Field(default={})
     valid: Annotated[float, Field(ge=0, lt=1)] | None = None
 
     @property
-    def options(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         """What ``oblivio.data.load`` takes beside the name."""
-        return {k: v for k, v in self if k not in ("name", "valid") and v is not None}
+        given = {k: v for k, v in self if k not in ("name", "options", "valid") and v is not None}
+        return {**given, **self.options}
 
 
 class Model(Section):
@@ -199,7 +203,7 @@ EXAMPLE = """\
 # A job of oblivio: run it with `oblivio forget job.yaml --out runs/one`.
 
 data:
-  name: digits                # oblivio's name, a .csv or .parquet file, a folder of images, hub:<repository>
+  name: digits                # or a .csv or .parquet file, a folder, hub:<repository>, your own package.module:function
   # roles: {customer: id, age: input, income: input, churned: target}   # of a table: what its columns are for
   # task: classification      # of a table: classification, binary, multilabel or regression
   # test: 0.2                 # a share of the rows, or a file

@@ -16,6 +16,7 @@ from oblivio.core.problem import Problem
 from oblivio.core.team import Team
 from oblivio.data.dataset import Dataset
 from oblivio.data.identity import read_ids
+from oblivio.data.loading import is_own
 from oblivio.jobs import serving, weights
 from oblivio.jobs.job import Data, Forget, Given, Job, References
 from oblivio.jobs.method import Chosen, choose
@@ -66,7 +67,7 @@ def prepare(job: Job, team: Team) -> Ready:
     Raises:
         BadInput: anything in the job, its data or its files that cannot be served.
     """
-    dataset = data.load(job.data.name, **job.data.options)
+    dataset = data.load(job.data.name, **job.data.arguments)
     chosen = choose(job.method.name, job.method.settings, [(p.name, p.settings) for p in job.method.pieces])
     net = None if job.model.name is None else network(job.model.name, job.model.options, dataset)
     original = None if job.model.weights is None else weights.read(Path(job.model.weights), net, dataset.task)
@@ -141,7 +142,7 @@ def _place(path: Any) -> Any:
 
 
 def _placed(given: Data) -> Data:
-    known = given.name in data.names()
+    known = given.name in data.names() or is_own(given.name)
     return given.but(name=given.name if known else _place(given.name), test=_place(given.test))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def divide(dataset: Dataset, request: Forget, valid: float, seed: int) -> Rows:
     """Hold out the share ``valid`` of the training rows, then take what the request names out of the rest.
 
     What is held out depends on the seed alone, so that requests share an original. Rows that a request names by id and
-    that are held out were never learned: a note says how many.
+    that are held out, or test rows, were never learned: a note says how many.
 
     Raises:
         BadInput: the request names no row, or leaves none.
@@ -76,13 +77,22 @@ def hold_out(dataset: Dataset, valid: float, seed: int) -> tuple[Source, Source 
 
 def _chosen(train: Source, held: Source | None, request: Any, dataset: Dataset, seed: int) -> tuple[Any, list[str]]:
     asked = spec(request)
-    if asked.kind != "ids" or held is None:
+    if asked.kind != "ids":
         return select(train, request, seed, dataset.fields), []
     wanted = read_ids(asked.value) if isinstance(asked.value, str | Path) else asked.value
     wanted = list(wanted) if isinstance(wanted, list | tuple | set) else [wanted]
-    never = set(map(str, held.ids.tolist()))
+    never = _never_learned(train, {"held out for validation": held, "test rows": dataset.test})
     learned = [i for i in wanted if str(i) not in never]
-    if not learned:
-        raise BadInput(f"all {len(wanted)} rows to forget are held out for validation: the original never saw them")
-    note = f"{len(wanted) - len(learned)} of the rows named are held out for validation: the original never saw them"
-    return select(train, {"ids": learned}, seed, dataset.fields), [note] * (len(learned) < len(wanted))
+    if wanted and not learned:
+        kinds = dict.fromkeys(never[str(i)] for i in wanted)
+        raise BadInput(f"all {len(wanted)} rows to forget are {' or '.join(kinds)}: the original never saw them")
+    counts = Counter(never[str(i)] for i in wanted if str(i) in never)
+    notes = [f"{n} of the rows named are {kind}: the original never saw them" for kind, n in counts.items()]
+    return select(train, {"ids": learned}, seed, dataset.fields), notes
+
+
+def _never_learned(train: Source, others: Mapping[str, Source | None]) -> dict[str, str]:
+    """The ids that only rows beside the training rows have, each with what these rows are."""
+    known = set(map(str, train.ids.tolist()))
+    beside = {kind: rows for kind, rows in others.items() if rows is not None and rows.comparable(train)}
+    return {str(i): kind for kind, rows in beside.items() for i in rows.ids.tolist() if str(i) not in known}

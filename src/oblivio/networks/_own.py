@@ -1,4 +1,4 @@
-"""The user's own network: ``package.module:factory``."""
+"""What is the user's own: ``package.module:name``, imported and called."""
 
 from __future__ import annotations
 
@@ -13,13 +13,22 @@ from oblivio.core.errors import BadInput, nearest
 
 
 def build_own(reference: str, options: Mapping[str, Any]) -> nn.Module:
-    """The module that the factory makes of ``options``. Importing it, and calling it, runs the user's code."""
-    factory = imported(reference)
-    _check_options(reference, factory, options)
-    module = factory(**options)
+    """The module that the factory makes of ``options``."""
+    module = called(reference, options)
     if not isinstance(module, nn.Module):
         raise BadInput(f"{reference} made a {type(module).__name__}; a factory returns a torch.nn.Module")
     return module
+
+
+def called(reference: str, options: Mapping[str, Any]) -> Any:
+    """What ``package.module:name`` makes of ``options``. Importing it, and calling it, runs the user's code.
+
+    Raises:
+        BadInput: as ``imported`` does, or an option that is not taken (with the nearest), or one that is missing.
+    """
+    function = imported(reference)
+    _check_options(reference, function, options)
+    return function(**options)
 
 
 def imported(reference: str) -> Callable[..., Any]:

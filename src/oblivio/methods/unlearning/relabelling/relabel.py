@@ -18,7 +18,7 @@ from oblivio.core.registry import method
     needs=("forget", "retain"),
     tasks=("classification", "binary", "multilabel", "regression"),
     aliases=("random_label", "random_labels", "random_labeling", "rl", "amnesiac"),
-    cost="epochs over retain, and a forget batch beside each",
+    cost="epochs over forget, and a retain batch beside each",
 )
 def relabel(
     lr: Annotated[float, Field(gt=0)] = 0.01,

@@ -18,7 +18,7 @@ from oblivio.where import saliency
     needs=("forget", "retain"),
     tasks=("classification", "binary", "multilabel", "regression"),
     aliases=("saliency_unlearning", "saliency"),
-    cost="one pass over forget for the mask, then epochs over forget and retain",
+    cost="one pass over forget for the mask, then epochs over forget, and a retain batch beside each",
 )
 def salun(
     keep: Annotated[float, Field(gt=0, le=1)] = 0.5,
