@@ -167,6 +167,12 @@ def test_a_look_takes_one_seed_in_its_cheapest_form_and_writes_nothing(
     assert list(only_toy.iterdir()) == []
 
 
+def test_a_record_is_of_the_commit_it_was_begun_on(only_toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = iter(["one", "one", "one", "two", "two+changes", "two+changes"])
+    monkeypatch.setattr(records, "commit", lambda: next(commits))
+    assert [runner.run(fast=True)[0].commit for _ in range(3)] == ["one", "one+changes", "two+changes"]
+
+
 def test_each_record_is_reported_when_it_is_there(only_toy: Path) -> None:
     told: list[Record] = []
     assert runner.run(["toy"], report=told.append) == told

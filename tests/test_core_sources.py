@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import mlp, problem, rows, same, state, step
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from oblivio import terms
 from oblivio.core.descent import Descent
@@ -110,6 +110,59 @@ def test_forget_and_retain_must_not_share_a_record() -> None:
     with pytest.raises(BadInput, match=r"overlap in 1 rows, first ids \['b'\]"):
         Problem(mlp(), forget=(X[:2], Y[:2], ["a", "b"]), retain=(X[2:4], Y[2:4], ["b", "c"]))
     Problem(mlp(), forget=(X[:2], Y[:2]), retain=(X[2:4], Y[2:4]))  # positions in different data say nothing
+
+
+@pytest.mark.parametrize("rows", [Pairs(), TensorDataset(X, Y)], ids=["items", "tensors"])
+def test_subsets_of_one_dataset_know_the_rows_they_share(rows: Dataset) -> None:
+    nested = Subset(Subset(rows, range(1, 20)), torch.tensor([0, 2]))
+    assert as_source(nested).ids.tolist() == [1, 3]
+    assert as_source(nested).batch(torch.arange(2))["y"].tolist() == Y[[1, 3]].tolist()
+    for retain in (Subset(rows, [1, 2]), nested, rows):
+        with pytest.raises(BadInput, match=r"overlap in .*\b1\b"):
+            Problem(mlp(), forget=Subset(rows, [0, 1]), retain=retain)
+    Problem(mlp(), forget=Subset(rows, [0, 1]), retain=Subset(rows, [2, 3]))
+
+
+@pytest.mark.filterwarnings("ignore:.*order and drop_last are not")
+@pytest.mark.parametrize("collate", [None, torch.utils.data.default_collate, lambda items: {"x": X[:1], "y": Y[:1]}])
+def test_a_loader_over_a_subset_is_a_view_too(collate: object) -> None:
+    rows = TensorDataset(X, Y)
+    retain = DataLoader(Subset(rows, [1, 2, 3]), collate_fn=collate)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match=r"overlap in 1 rows, first ids \[1\]"):
+        Problem(mlp(), forget=Subset(rows, [0, 1]), retain=retain)
+
+
+def test_a_subset_with_items_of_its_own_is_left_whole() -> None:
+    class Shifted(Subset):
+        def __getitem__(self, i: int) -> tuple[Tensor, int]:  # type: ignore[override]
+            x, y = self.dataset[self.indices[i]]
+            return x + 1, y
+
+        def __getitems__(self, places: list[int]) -> list[tuple[Tensor, int]]:  # type: ignore[override]
+            return [self[i] for i in places]
+
+    source = as_source(Shifted(Pairs(), [4, 5]))
+    assert torch.equal(source.batch(torch.arange(2))["x"], X[[4, 5]] + 1)
+    assert source.ids.tolist() == [0, 1]
+
+
+def test_a_dataset_names_its_rows_by_its_ids() -> None:
+    rows = Pairs()
+    rows.ids = [f"r{i}" for i in range(20)]
+    assert as_source(Subset(rows, [3, 5])).ids.tolist() == ["r3", "r5"]
+    rows.ids = [1, 2]  # something else
+    assert as_source(Subset(rows, [3, 5])).ids.tolist() == [3, 5]
+
+
+def test_an_id_among_the_items_is_not_the_id() -> None:
+    class Records(Pairs):
+        def __getitem__(self, i: int) -> dict[str, object]:  # type: ignore[override]
+            return {"x": X[i], "y": int(Y[i]), "id": 100 + i}
+
+    source = as_source(Records())
+    batch = source.batch(torch.arange(2))
+    _ = batch["x"]
+    assert (source.columns, batch["id"].tolist()) == (("x", "y"), [0, 1])
 
 
 @pytest.mark.parametrize(("given", "words"), [

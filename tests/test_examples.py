@@ -65,7 +65,7 @@ def test_own_model_in_python(monkeypatch, capsys):
 
 def test_own_model_as_a_job(tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "oblivio", "forget", "job.yaml", "--out", str(out)]
+    command = [str(Path(sys.executable).with_name("oblivio")), "forget", "job.yaml", "--out", str(out)]
     done = subprocess.run(
         command,
         cwd=OWN,
@@ -79,7 +79,9 @@ def test_own_model_as_a_job(tmp_path):
     assert {path.name for path in out.iterdir()} == {"model", "job.yaml", "log.jsonl", "figures.json"}
 
 
-def test_own_model_forgets_only_customers_it_has():
+def test_own_model_forgets_only_customers_it_has(monkeypatch):
+    monkeypatch.syspath_prepend(str(OWN))
     asked = (OWN / "gone.txt").read_text().split()
-    table = ob.data.load(OWN / "customers.csv", roles={"customer": "id", "left": "target"}, task="binary")
-    assert set(asked) <= {*table.train.ids.tolist(), *table.test.ids.tolist()}
+    rows = ob.data.load("shop:customers")
+    assert set(asked) <= set(rows.train.ids.tolist())
+    assert (rows.task, rows.inputs, rows.outputs, len(rows.test)) == ("binary", (4,), 1, 180)

@@ -90,6 +90,24 @@ def test_rows_by_id_that_are_held_out_were_never_learned(tmp_path: Path) -> None
     assert any("2 of the rows named are held out" in note for note in outcome.notes)
 
 
+def test_test_rows_by_id_were_never_learned(tmp_path: Path) -> None:
+    rows = "id,a,b,left\n" + "".join(f"u{i},{i % 7},{i % 5},{i % 2}\n" for i in range(60))
+    (tmp_path / "rows.csv").write_text(rows)
+    own = {
+        "data": {"name": str(tmp_path / "rows.csv"), "roles": {"id": "id", "left": "target"}, "task": "binary"},
+        "recipe": {"epochs": 1},
+    }
+    first = forget.run(job(**own, forget="random=0.1"), tmp_path / "a").problem
+    test, kept = (first.source(name).ids.tolist() for name in ("test", "retain"))
+    with pytest.raises(BadInput, match="all 2 rows to forget are test rows: the original never saw them"):
+        forget.run(job(**own, forget={"rows": {"ids": test[:2]}}), tmp_path / "b")
+    outcome = forget.run(job(**own, forget={"rows": {"ids": [*test[:2], *kept[:4]]}}), tmp_path / "c")
+    assert sorted(outcome.problem.source("forget").ids.tolist()) == sorted(kept[:4])
+    assert "2 of the rows named are test rows: the original never saw them" in outcome.notes
+    with pytest.raises(BadInput, match='1 of 2 ids belong to no row: "nobody"'):
+        forget.run(job(**own, forget={"rows": {"ids": [*kept[:1], "nobody"]}}), tmp_path / "d")
+
+
 # --- killed and resumed
 
 

@@ -108,6 +108,12 @@ def by_the_chunk(step: Step, on: On) -> Tensor:
 
 
 @term
+def of_outputs(step: Step, on: On) -> Tensor:
+    """The same over rows and outputs at once."""
+    return -step.out(on).log_softmax(1).mean()
+
+
+@term
 def over_padding(step: Step, on: On) -> Tensor:
     """A mean over all tokens, of which some only fill up."""
     return -torch.nn.functional.cross_entropy(step.out(on).mT, step.batch(on)["y"], reduction="none").mean(1)
@@ -214,6 +220,7 @@ FAULTS: dict[str, tuple[Stage, str | contracts.Tiny, str, tuple[str, ...] | None
     "a loss that depends on padding": (usual(over_padding("forget")), "sentences", "padding", None),
     "a loss that depends on the batch size": (usual(by_a_fixed_size("forget")), "digits", "size", None),
     "a loss that depends on the chunk": (usual(by_the_chunk("forget")), "digits", "size", None),
+    "the same without other rows": (descent(of_outputs("forget")), "digits", "size", None),
     "a loss that depends on the order": (usual(of_the_first("forget")), "digits", "order", None),
     "weight decay past the mask": (descent(fit("retain"), how=Decay()), "digits", "stays", None),
     "noise that no seed determines": (shake(), "digits", "seeds", ()),

@@ -81,6 +81,7 @@ def kills(job: Job) -> Iterator[Kill]:
 def at_operations(job: Job, record: Record, step: int = 1) -> Iterator[Trial]:
     def trial(kill: Kill) -> None:
         (stage,) = job.killed(kill)
+        assert stage is not None, f"there was no operation {kill.at}"
         record.add(stage, kill.moment, job.operations[kill.at or 0].kind)
 
     return (partial(trial, kill) for kill in list(kills(job))[::step])

@@ -23,7 +23,7 @@ from kills.operations import Fault, Operations
 from kills.server import READY
 from kills.trials import stage
 
-LONGEST = 120.0  # seconds that a child may take
+LONGEST = 600.0  # seconds that a child may take
 POLL = 0.001
 BROKEN = 70
 

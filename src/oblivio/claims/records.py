@@ -13,6 +13,7 @@ from typing import Any
 from oblivio.core.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[3]
+CHANGES = "+changes"
 FOLDER = ROOT / "results" / "claims"
 
 Numbers = Mapping[str, Sequence[float]]
@@ -72,8 +73,11 @@ def write(record: Record) -> None:
     write_json(path(record.id), asdict(record))
 
 
-def provenance() -> dict[str, Any]:
-    """The fields ``commit``, ``versions`` and ``machine`` of a record made now; no name of the computer is in them."""
+def provenance(since: str) -> dict[str, Any]:
+    """The fields ``commit``, ``versions`` and ``machine`` of a record that was begun on the commit ``since``.
+
+    No name of the computer is in them.
+    """
     import platform
 
     from oblivio.core.run import environment
@@ -81,7 +85,8 @@ def provenance() -> dict[str, Any]:
     now = environment()
     versions = {name: metadata.version(name) for name in ("oblivio", "scikit-learn")} | now["versions"]
     machine = {"type": now["machine"], "system": platform.system(), "threads": now["threads"]}
-    return {"commit": commit(), "versions": versions, "machine": machine}
+    changed = commit() != since and not since.endswith(CHANGES)
+    return {"commit": since + CHANGES * changed, "versions": versions, "machine": machine}
 
 
 def commit() -> str:
@@ -89,7 +94,7 @@ def commit() -> str:
     head = _git("rev-parse", "HEAD")
     if not head:
         return f"release {metadata.version('oblivio')}"
-    return head + "+changes" * bool(_git("status", "--porcelain", "--", "src"))
+    return head + CHANGES * bool(_git("status", "--porcelain", "--", "src"))
 
 
 def _git(*words: str) -> str:

@@ -11,11 +11,12 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from oblivio.claims import records
-from oblivio.claims.claim import Claim, Judgement, Measure, Method, Rejected, judge
+from oblivio.claims.claim import Claim, Measure, Method, Rejected, judge
 from oblivio.claims.records import Numbers, Record
 from oblivio.core.errors import BadInput, nearest
 
@@ -123,26 +124,40 @@ def tenth(commit: str) -> list[str]:
 # --- one claim
 
 
+@dataclass(frozen=True)
+class _Start:
+    """When and on what commit a measurement began: the code may change while it runs."""
+
+    command: str
+    time: float = field(default_factory=time.monotonic)
+    commit: str = field(default_factory=lambda: records.commit())
+
+    def record(self, name: str, verdict: str | None, seeds: Sequence[int], figures: Numbers,
+               control: dict[str, Any], reason: str) -> Record:  # fmt: skip
+        """The record of what began here and ends now."""
+        seconds = round(time.monotonic() - self.time, 1)
+        with _one_thread():
+            made = records.provenance(self.commit)
+        return Record(name, verdict, list(seeds), figures, control, reason, self.command, seconds, **made)
+
+
 def examine(name: str, claim: Claim, seeds: Sequence[int]) -> Record:
     """Measure a claim and its controls over these seeds, and judge it. Raises Rejected where a control passes."""
-    began = time.monotonic()
+    start = _Start(f"oblivio claims run {name} --seeds {len(seeds)}")
     figures = _measured(claim.measure, claim.method, seeds)
     judgement = judge(claim, figures)
     control = {what: _control(claim, method, seeds) for what, method in claim.controls.items()}
     for what, found in control.items():
         if found["verdict"] == "holds":
             raise Rejected(f"claim {name} holds of its control too ({what}): {found['reason']}; it shows nothing")
-    command = f"oblivio claims run {name} --seeds {len(seeds)}"
-    return _record(name, judgement.verdict, seeds, figures, control, judgement, command, time.monotonic() - began)
+    return start.record(name, judgement.verdict, seeds, figures, control, judgement.reason)
 
 
 def look(name: str, claim: Claim) -> Record:
     """One seed of a claim in its cheapest form, without a control or a verdict."""
-    began = time.monotonic()
+    start = _Start(f"oblivio claims run {name} --fast")
     figures = _measured(claim.fast or claim.measure, claim.method, [0])
-    judgement = judge(claim, figures, partly=True)
-    command = f"oblivio claims run {name} --fast"
-    return _record(name, None, [0], figures, {}, judgement, command, time.monotonic() - began)
+    return start.record(name, None, [0], figures, {}, judge(claim, figures, partly=True).reason)
 
 
 def _control(claim: Claim, method: Method, seeds: Sequence[int]) -> dict[str, Any]:
@@ -155,13 +170,6 @@ def _measured(measure: Measure, method: Method, seeds: Sequence[int]) -> dict[st
     with _one_thread():
         each = [measure(method, seed) for seed in seeds]
     return {name: [round(float(figures[name]), DIGITS) for figures in each] for name in each[0]}
-
-
-def _record(name: str, verdict: str | None, seeds: Sequence[int], figures: Numbers, control: dict[str, Any],
-            judgement: Judgement, command: str, seconds: float) -> Record:  # fmt: skip
-    with _one_thread():
-        made = records.provenance()
-    return Record(name, verdict, list(seeds), figures, control, judgement.reason, command, round(seconds, 1), **made)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from oblivio.core.source import Batch, as_source
 from oblivio.core.task import Task
 from oblivio.terms import fit
 
-ROWS, GONE, HELD = 160, 16, 40  # of training, of these to forget, of test
+ROWS, GONE, HELD = 160, 13, 40  # of training, of these to forget (no number of chunks divides them), of test
 IGNORED = -100  # the target of a token that is only padding
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -36,3 +38,10 @@ def top(values: Grads, fraction: float) -> Grads:
     chosen[torch.sort(flat, descending=True, stable=True).indices[: int(fraction * flat.numel())]] = True
     pieces = chosen.split([v.numel() for v in values.values()])
     return {k: m.view_as(v) for (k, v), m in zip(values.items(), pieces, strict=True)}
+
+
+def like(value: Any, weight: Tensor) -> Any:
+    """A tensor of the weight's shape in the weight's memory layout, which fused optimisers do not check; else as given."""
+    if not isinstance(value, Tensor) or value.stride() == weight.stride() or value.shape != weight.shape:
+        return value
+    return torch.empty_like(weight, requires_grad=False).copy_(value)

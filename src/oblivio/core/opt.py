@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from oblivio.core.grads import Grads
+from oblivio.core.grads import Grads, like
 from oblivio.core.part import Part
 
 if TYPE_CHECKING:
@@ -89,13 +89,6 @@ class Opt(Part):
     def __repr__(self) -> str:
         options = "".join(f", {k}={v}" for k, v in self.options.items() if k != "fused" and v)
         return f"{self.kind.__name__.lower()}({self.lr:g}{options})"
-
-
-def like(value: Any, weight: Tensor) -> Any:
-    """A tensor of the weight's shape in its memory layout, as fused kernels take for granted; else the value itself."""
-    if not isinstance(value, Tensor) or value.stride() == weight.stride() or value.shape != weight.shape:
-        return value
-    return torch.empty_like(weight, requires_grad=False).copy_(value)
 
 
 def sgd(

@@ -18,6 +18,7 @@ from oblivio.core import surgery
 from oblivio.core.descent import Descent, finite
 from oblivio.core.errors import BadInput, Stopped
 from oblivio.core.files import read_json, read_tensors, sync_folder, write_json, write_tensors
+from oblivio.core.grads import like
 from oblivio.core.part import Part, walk
 from oblivio.core.plan import Edit, Plan, Stage
 from oblivio.core.problem import Problem
@@ -220,6 +221,8 @@ class Run:
             p.make(name, **columns)
         for key in ("snapshots", "frozen", "records", "journal", "seed", "turn", "moved", "passes"):
             setattr(p, key, state[key])
+        now = p.nets.state_dict()  # another memory layout would compute other last bits
+        p.snapshots = {s: {n: like(v, now.get(n, v)) for n, v in kept.items()} for s, kept in p.snapshots.items()}
         self.steps, self.seconds = state["steps"], state["seconds"]
         for path, part in self.parts.items():
             part.load(state["parts"][path])

@@ -35,7 +35,7 @@ def own(reference: str, task: str | None = None, **options: Any) -> Dataset:
             f"{reference} returned a {type(made).__name__}; give an oblivio.data.Dataset, or (train, test), each a "
             "map-style Dataset, (x, y) or a dict of columns"
         )
-    train, test = (as_source(rows, f"the rows of {reference}") for rows in made)
+    train, test = (as_source(rows, f"a part of {reference}") for rows in made)
     return described(reference, train, test, task)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 
+import torch
 import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
@@ -51,4 +52,4 @@ def build(inputs: tuple[PositiveInt, ...], outputs: PositiveInt, *, width: Posit
         flatten=nn.Flatten(),
         head=nn.Linear(8 * width, outputs),
     )
-    return nn.Sequential(layers)
+    return nn.Sequential(layers).to(memory_format=torch.channels_last)  # a fifth faster on a processor

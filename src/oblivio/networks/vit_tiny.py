@@ -88,4 +88,5 @@ def build(
     if width % heads:
         raise BadInput(f"vit-tiny: heads {heads} does not divide width {width}")
     tokens = (height // patch) * (across // patch)
-    return VisionTransformer(channels, tokens, outputs, width, depth, heads, patch)
+    net = VisionTransformer(channels, tokens, outputs, width, depth, heads, patch)
+    return net.to(memory_format=torch.channels_last)  # patches then come out as tokens, without a copy
