@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from oblivio.core import files
 from oblivio.core.errors import BadInput
+from oblivio.core.grads import like
 from oblivio.core.run import environment
 from oblivio.core.surgery import Journal, replay
 from oblivio.networks import Architecture
@@ -232,8 +233,8 @@ def _assign(module: nn.Module, tensors: Mapping[str, Tensor], tied: Mapping[str,
     """Make the module's tensors those of the file: their values, their dtype, and which of them are one."""
     own = module.state_dict()
     given = _fitting(module, tensors, tied, path)
-    # copied, because bits can depend on the alignment of memory, and only memory from torch is aligned
-    aligned = {name: tensor.to(own[name].device, copy=True) for name, tensor in given.items()}
+    # copied, because bits can depend on alignment and layout in memory, and only memory from torch is aligned
+    aligned = {name: like(tensor.to(own[name].device, copy=True), own[name]) for name, tensor in given.items()}
     module.load_state_dict(aligned, assign=True)
     own = module.state_dict(keep_vars=True)
     for alias, name in tied.items():

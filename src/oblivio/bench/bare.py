@@ -1,4 +1,4 @@
-"""The loop that one would write by hand for the batches a Descent draws, and the watch that lets them take turns."""
+"""The loop that one would write by hand for the batches of a Descent, and the watch that lets them take turns."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ Losses: TypeAlias = Callable[[], Loss]  # each with its own copy of the rows: no
 
 RATE, MOMENTUM = 0.01, 0.9
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-SAME, CLOSE = 1e-5, 1e-2
+SAME, CLOSE = 1e-5, 1e-2  # tolerances in one memory format, and between two
+
+
+def in_format(model: nn.Module, memory: str) -> nn.Module:
+    """A copy of ``model`` whose images and kernels lie as the name of ``FORMATS`` says."""
+    return copy.deepcopy(model).to(memory_format=FORMATS[memory])  # type: ignore[call-overload]
 
 
 class Bare:
     """Forward, backward, fused optimiser, and nothing else, on a copy of ``model`` in one memory format."""
 
     def __init__(self, model: nn.Module, loss: Loss, memory: str = "contiguous") -> None:
-        self.model = copy.deepcopy(model).to(memory_format=FORMATS[memory])  # type: ignore[call-overload]
-        self.loss = loss
+        self.model, self.loss = in_format(model, memory), loss
         self.opt = torch.optim.SGD(self.model.parameters(), lr=RATE, momentum=MOMENTUM, fused=True)
 
     def __call__(self, batches: list[Rows]) -> None:
@@ -61,25 +65,24 @@ class Turns:
         for name in rotated(list(self.bare), len(self.times["descent"])):
             self.times[name].append(timed(lambda bare=self.bare[name]: bare(self._batches)))  # type: ignore[misc]
         if len(self.times["descent"]) == 1:
-            self.check(run.problem.model, list(self.bare), CLOSE)
+            self._check(run.problem.model, list(self.bare), CLOSE)
         self._batches = []
         self._since = clock()
 
-    def check(self, model: nn.Module, names: list[str], tolerance: float) -> float:
-        """How far the loops ended from ``model``, at most; AssertionError where that is not within the tolerance."""
+    def alike(self, model: nn.Module) -> float:
+        """How far ``model`` and the loops in its memory format ended apart; AssertionError where that is not rounding.
+
+        Another format rounds differently, which hundreds of steps amplify: those loops are compared after one block.
+        """
+        layout = [w.stride() for w in model.parameters()]
+        own = [name for name, bare in self.bare.items() if [w.stride() for w in bare.model.parameters()] == layout]
+        return self._check(model, own, SAME)
+
+    def _check(self, model: nn.Module, names: list[str], tolerance: float) -> float:
         far = max(apart(model, self.bare[name].model, self.start) for name in names)
         if not far <= tolerance:
             raise AssertionError(f"the Descent and the bare loop end {far:.2g} of their way apart")
         return far
-
-    def alike(self, model: nn.Module) -> float:
-        """At the end, all loops in the memory format of ``model`` must have its weights.
-
-        Another format rounds differently, which hundreds of steps amplify: it is compared after the first block.
-        """
-        layout = [w.stride() for w in model.parameters()]
-        own = [name for name, bare in self.bare.items() if [w.stride() for w in bare.model.parameters()] == layout]
-        return self.check(model, own, SAME)
 
 
 def apart(a: nn.Module, b: nn.Module, start: nn.Module) -> float:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from oblivio import networks
-from oblivio.bench.bare import FORMATS
+from oblivio.bench.bare import FORMATS, in_format
 from oblivio.bench.images import Images, images
 from oblivio.bench.row import Row
 from oblivio.bench.timing import REPEATS, by_turns, ratios
@@ -44,12 +44,9 @@ def pooled() -> nn.Module:
 def _row(name: str, limit: float, model: nn.Module, rows: Images, repeats: int) -> Row:
     problem = Problem(model, task="classification", train=(rows.x, rows.y))
     exact(problem, rows)
-    plain = {
-        f"{memory}, {size} rows": _plain(copy.deepcopy(model).to(memory_format=layout), rows, size)  # type: ignore[call-overload]
-        for memory, layout in FORMATS.items()
-        for size in SIZES
-    }
-    again = _plain(copy.deepcopy(model), rows, SIZES[0])
+    kinds = [(memory, size) for memory in FORMATS for size in SIZES]
+    plain = {f"{memory}, {size} rows": _plain(in_format(model, memory), rows, size) for memory, size in kinds}
+    again = _plain(in_format(model, "contiguous"), rows, SIZES[0])
     times = by_turns({"fisher": lambda: fisher(problem, "train"), "again": again, **plain}, repeats, BLOCKS)
     best = min(plain, key=lambda name: statistics.median(times[name]))
     note = f"{rows.note}{len(rows.x)} rows; plain pass {1e3 * min(times[best]):.0f} ms ({best})"

@@ -46,12 +46,12 @@ class Row:
 
 def table(rows: list[Row], header: bool = True) -> Table:
     """Rows to be printed: the median, its range over the repeats, the noise floor, the limit, the verdict."""
-    shown = Table("what", "median", "range", "bare to itself", "limit", "", box=None, pad_edge=False, show_header=header)
+    columns = ("what", "median", "range", "bare to itself", "limit", "")
+    shown = Table(*columns, box=None, pad_edge=False, show_header=header)
     for row in rows:
         spread = f"{min(row.repeats):.4g} to {max(row.repeats):.4g}" if len(row.repeats) > 1 else ""
         noise = f"{min(row.noise):.3f} to {max(row.noise):.3f}" if row.noise else ""
         value, limit = (f"{v:,.4g} {row.unit}" if v < 1000 else f"{v:,.0f} {row.unit}" for v in (row.value, row.limit))
-        shown.add_row(
-            f"{row.name}\n[dim]{row.note}", value, spread, noise, limit, "ok" if row.passed else "[red]misses"
-        )
+        verdict = "ok" if row.passed else "[red]misses"
+        shown.add_row(f"{row.name}\n[dim]{row.note}", value, spread, noise, limit, verdict)
     return shown

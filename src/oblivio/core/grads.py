@@ -41,7 +41,7 @@ def top(values: Grads, fraction: float) -> Grads:
 
 
 def like(value: Any, weight: Tensor) -> Any:
-    """A tensor of the weight's shape in the weight's memory layout, which fused optimisers do not check; else as given."""
+    """A tensor of the weight's shape in its memory layout, which fused optimisers take for granted; else as given."""
     if not isinstance(value, Tensor) or value.stride() == weight.stride() or value.shape != weight.shape:
         return value
-    return torch.empty_like(weight, requires_grad=False).copy_(value)
+    return torch.empty_like(weight, dtype=value.dtype, requires_grad=False).copy_(value)

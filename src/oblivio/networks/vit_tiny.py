@@ -89,4 +89,5 @@ def build(
         raise BadInput(f"vit-tiny: heads {heads} does not divide width {width}")
     tokens = (height // patch) * (across // patch)
     net = VisionTransformer(channels, tokens, outputs, width, depth, heads, patch)
-    return net.to(memory_format=torch.channels_last)  # patches then come out as tokens, without a copy
+    # patches then come out of the convolution as tokens, without a copy
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
