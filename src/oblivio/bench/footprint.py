@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import oblivio
 from oblivio import methods, networks
 from oblivio.bench.memory import peak
 from oblivio.bench.row import Row
@@ -22,7 +21,7 @@ from oblivio.bench.timing import REPEATS, by_turns, ratios
 from oblivio.core.problem import Problem
 from oblivio.core.run import Run
 
-ROOT = Path(oblivio.__file__).parent
+ROOT = Path(methods.__file__).parent.parent
 TOUCH = "import oblivio; oblivio.forget"
 
 
