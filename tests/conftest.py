@@ -13,12 +13,20 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from oblivio.claims import records, runner
+
 CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 ROOT = Path(__file__).resolve().parent.parent
 
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True, database=None, print_blob=True)
 settings.load_profile("ci" if CI else "here")
+
+
+def pytest_report_header() -> str:
+    """Says which claims this commit chooses to be measured again."""
+    commit = records.commit()
+    return f"claims chosen by commit {commit}: {', '.join(runner.tenth(commit))}"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -29,6 +29,8 @@ def relabel(
     """Train the forgotten rows towards random labels while the retained ones keep theirs.
 
     Equation: min CE(forget, random y') + CE(retain); y' is drawn anew at every step, the true label included.
+    The card's form passes all forgotten rows and then all retained ones in each epoch; here every step sums a batch of
+    both, which costs less and disturbs the retained rows more: its claim fails on them.
     Needs: forgotten and retained rows with labels.
     Fails: pushed far, the forgotten rows end below what a retrained model gives them, which itself shows that they
     were special.

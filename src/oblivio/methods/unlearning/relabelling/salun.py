@@ -30,6 +30,8 @@ def salun(
     """Random relabelling, restricted to the share of weights whose forget gradient is largest.
 
     Equation: min CE(forget, random y') + CE(retain), over the ``keep`` share of weights with largest |grad CE(forget)|.
+    Steps sum a batch of forgotten and one of retained rows, as in relabel, where the paper's code passes the one set
+    and then the other in each epoch.
     Needs: forgotten rows with labels, retained rows.
     Fails: on plain random rows the relabelled ones end below what a retrained model gives them; see its claim.
     """
