@@ -17,7 +17,7 @@ from oblivio.core.errors import BadInput
 from oblivio.core.source import Items, Tensors
 from oblivio.data import duplicates
 from oblivio.data.checks import check
-from oblivio.data.duplicates import copies, overlap
+from oblivio.data.duplicates import copies
 
 
 def rows(y: Any, x: Any = None) -> Tensors:
@@ -72,25 +72,6 @@ def test_broken_inputs_are_counted_and_named() -> None:
 def test_another_shape_is_refused() -> None:
     with pytest.raises(BadInput, match=r"rows of x have the shape \(2,\), and the model takes \(3, 4, 4\)"):
         check(rows([0]), "test", task="classification", outputs=2, inputs=(3, 4, 4))
-
-
-# --- the same record twice
-
-
-def test_the_same_id_on_both_sides_is_refused() -> None:
-    forget = Tensors({"x": torch.zeros(7, 1)}, ids=list("abcdefg"))
-    retain = Tensors({"x": torch.zeros(8, 1)}, ids=list("hgfedcba"))
-    with pytest.raises(BadInput, match='overlap in 7 rows, ids "a", "b", "c", "d", "e", ...;'):
-        overlap(forget, retain)
-    overlap(forget.take([0]), retain.take([0]))
-
-
-def test_positions_in_different_sets_are_no_ids() -> None:
-    one, other = (Tensors({"x": torch.zeros(5, 1)}) for _ in range(2))
-    overlap(one, other)
-    overlap(one.take([0, 1]), one.take([2, 3]))
-    with pytest.raises(BadInput, match="overlap in 1 rows, ids 1"):
-        overlap(one.take([0, 1]), one.take([1, 2]))
 
 
 # --- the same content twice

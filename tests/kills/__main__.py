@@ -88,16 +88,16 @@ def at_operations(job: Job, record: Record, step: int = 1) -> Iterator[Trial]:
 
 
 def at_times(job: Job, record: Record, draws: random.Random) -> Iterator[Trial]:
-    """``EACH`` for each line of the log that a run writes, at a random time until the next."""
+    """``EACH`` for each line of the log that a run writes, at a random time until the next; sooner if that was late."""
 
-    def trial(lines: int) -> None:
-        stage = None
-        for _ in range(LATE):
-            if stage is None:
-                (stage,) = job.killed(Kill(lines=lines, seconds=draws.uniform(0, job.pauses[lines])))
-        record.add(stage, "time")
+    def trial(lines: int, aim: str) -> None:
+        for sooner in range(LATE):
+            (stage,) = job.killed(Kill(lines=lines, seconds=draws.uniform(0, job.pauses[lines]) / 2**sooner))
+            record.add(stage, "time")
+            if stage == aim:
+                return
 
-    return (partial(trial, lines) for lines in range(len(job.pauses)) for _ in range(EACH))
+    return (partial(trial, lines, aim) for lines, aim in enumerate(job.stages) for _ in range(EACH))
 
 
 def chains(job: Job, record: Record, draws: random.Random) -> Iterator[Trial]:

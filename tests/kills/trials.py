@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -77,7 +77,7 @@ class Job:
         self.audited: list[str] = record["audited"]
         self.truth = left(undisturbed)
         self.models = {digest for _, digest in readable(undisturbed)}
-        self.pauses = pauses(undisturbed)
+        self.stages, self.pauses = pauses(undisturbed)
 
     def new(self) -> Path:
         """The folder of another trial."""
@@ -251,9 +251,10 @@ def left(folder: Path) -> dict[str, Any]:
     }
 
 
-def pauses(folder: Path) -> Sequence[float]:
-    """Seconds from the beginning to the first line of the log, and from each line to the next."""
+def pauses(folder: Path) -> tuple[list[str], list[float]]:
+    """The stages before the first line of the log, and between each line and the next; the seconds of each."""
     lines = [json.loads(line) for line in (folder / "out" / LOG).read_text().splitlines()]
     began = (folder / "job.yaml").stat().st_mtime
     times = [began, *(datetime.fromisoformat(line["time"]).timestamp() for line in lines)]
-    return [b - a for a, b in pairwise(times)]
+    stages = ["preparation", *(STAGES.get(line["event"], "") for line in lines)]
+    return stages[: len(lines)], [b - a for a, b in pairwise(times)]

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from oblivio.data.dataset import Dataset as Dataset
     from oblivio.data.dataset import Layout as Layout
     from oblivio.data.duplicates import copies as copies
-    from oblivio.data.duplicates import overlap as overlap
     from oblivio.data.fitting import fit_preprocess as fit_preprocess
     from oblivio.data.folders import folder as folder
     from oblivio.data.hubs import hub as hub
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 PUBLIC = {
     "check": "checks", "Field": "columns", "Dataset": "dataset", "Layout": "dataset", "copies": "duplicates",
-    "overlap": "duplicates", "fit_preprocess": "fitting", "folder": "folders", "hub": "hubs", "load": "loading",
+    "fit_preprocess": "fitting", "folder": "folders", "hub": "hubs", "load": "loading",
     "names": "loading", "select": "selection", "split": "selection", "table": "tables",
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Rows that stand on both sides of a request: the same record, or the same content under another id."""
+"""Rows that stand on both sides of a request under different ids: the same content twice."""
 
 from __future__ import annotations
 
@@ -10,23 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from oblivio.core.errors import BadInput
 from oblivio.core.source import Source
 from oblivio.data.columns import AT_ONCE
-from oblivio.data.identity import shown
 from oblivio.data.splitting import Places
-
-
-def overlap(forget: Source, retain: Source) -> None:
-    """Raise BadInput where a row stands in both, naming the first ids and how many they are.
-
-    Positions that stand in for ids are compared only between views of the same rows.
-    """
-    if not forget.comparable(retain):
-        return
-    common = np.intersect1d(forget.ids, retain.ids)
-    if len(common):
-        raise BadInput(f"forget and retain overlap in {len(common)} rows, ids {shown(common)}; take them out of one")
 
 
 def copies(forget: Source, retain: Source) -> Places:
