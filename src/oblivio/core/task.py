@@ -12,8 +12,8 @@ from oblivio.core.surgery import Networks
 class Task:
     """Base of all tasks.
 
-    ``figure`` names the per-example quality that tables show; ``higher`` says which way is better. All of ``each``,
-    ``distance``, ``score`` and ``quality`` return shape (n,), one value an example.
+    ``figure`` names the per-example quality that tables show; ``higher`` says which way is better. Unless they
+    say otherwise, methods that take outputs return one value an example, shape (n,).
     """
 
     name = ""
@@ -45,6 +45,22 @@ class Task:
     def relabel(self, out: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """Random targets in the form of ``batch["y"]``, the true one among those that may be drawn."""
         raise NotImplementedError
+
+    def margin(self, out: Tensor, batch: Batch) -> Tensor:
+        """The evidence for every example's own target on a scale without bounds: log odds where there are odds."""
+        return self.score(out, batch)
+
+    def divergence(self, out: Tensor, other: Tensor) -> Tensor:
+        """How far two outputs of every example are apart, whichever comes first: zero where equal."""
+        raise NotImplementedError
+
+    def differ(self, out: Tensor, other: Tensor) -> Tensor | None:
+        """The share of every example's decisions on which two outputs differ; None where nothing is decided."""
+        return None
+
+    def confidences(self, out: Tensor) -> Tensor | None:
+        """Probabilities of every example's answers, greatest first, shape (n, k); None where there are none."""
+        return None
 
     def quality(self, out: Tensor, batch: Batch) -> Tensor:
         """What ``figure`` names, for every example: 1 or 0 for accuracy, the error for a regression."""

@@ -43,11 +43,15 @@ class Regression(Task):
         return self.distance(out, batch["y"].float(), batch)
 
     def distance(self, out: Tensor, target: Tensor, batch: Batch) -> Tensor:
-        return (_errors(out, target) / self.scale.to(out)).square().sum(1)
+        return self.divergence(out, target)
 
     def score(self, out: Tensor, batch: Batch) -> Tensor:
         """Log-likelihood under a normal whose deviation is ``scale``, up to a constant."""
         return -0.5 * self.each(out, batch)
+
+    def divergence(self, out: Tensor, other: Tensor) -> Tensor:
+        """The squared difference in units of ``scale``."""
+        return (_errors(out, other) / self.scale.to(out)).square().sum(1)
 
     def relabel(self, out: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """The batch's own targets in random order."""
