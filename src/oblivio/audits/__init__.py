@@ -1,1 +1,1 @@
-"""Audits: what can be said about a model that should have forgotten. This release: a table beside retrained models."""
+"""Audits: probes that measure a model beside its original and its references, and the verdict on what they found."""

@@ -1,0 +1,1 @@
+"""Probes, found by their files: one idea a file."""

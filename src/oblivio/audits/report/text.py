@@ -1,0 +1,83 @@
+"""A report as text, for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oblivio.audits.verdict import named
+from oblivio.audits.words import aligned, number, said, sign
+
+SHOWN = (
+    "forget", "retain", "kept", "unseen", "affected", "mia_loss", "mia_lira", "small_request", "linear_probe",
+    "relearning", "cka", "divergence_forget", "divergence_test",
+)  # fmt: skip
+HEADS = {
+    "forget": "forget", "retain": "retain", "kept": "test", "unseen": "unseen", "affected": "affected",
+    "mia_loss": "loss AUC", "mia_lira": "LiRA AUC", "small_request": "rank p", "linear_probe": "probe",
+    "relearning": "relearn", "cka": "CKA", "divergence_forget": "JS forget", "divergence_test": "JS test",
+}  # fmt: skip
+WIDTH = 118
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """Verdict and reasons, the figures that judge and a few more, what it cost, and notes."""
+    verdict = report["verdict"]
+    reasons = [wrapped(f"- {reason}", "  ") for reason in verdict["reasons"]]
+    notes = [wrapped(f"note: {note}", "  ") for note in report["notes"]]
+    blocks = [[verdict["word"], *reasons], [figures(report)], [cost(report["cost"])] if report["cost"] else [], notes]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def figures(report: Mapping[str, Any]) -> str:
+    """A line for each model, and what the references agree on; columns that do not apply are left out."""
+    request, known = report["request"], {figure["id"]: figure for figure in report["figures"]}
+    shown = [known[name] for name in SHOWN if name in known and known[name]["state"] == "figure"]
+    references = named(report, "reference")
+    lines = [[f"{request['figure']}{' in %' if request['higher'] else ''}", *(HEADS[f["id"]] for f in shown)]]
+    for subject in report["subjects"]:
+        if subject["kind"] != "reference" or len(references) < 2:
+            lines.append([subject["name"], *(_cell(figure, subject["name"], request) for figure in shown)])
+    if len(references) > 1:
+        lines.append([f"{len(references)} retrained", *(_summary(figure, references, request) for figure in shown)])
+    return aligned(lines)
+
+
+def _cell(figure: Mapping[str, Any], name: str, request: Mapping[str, Any]) -> str:
+    value = figure["values"].get(name)
+    return number(None if value is None else value["value"], figure["unit"], request)
+
+
+def _summary(figure: Mapping[str, Any], references: Sequence[str], request: Mapping[str, Any]) -> str:
+    values = [figure["values"][name]["value"] for name in references if name in figure["values"]]
+    if not values:
+        return "–"
+    mean = sum(values) / len(values)
+    spread = (sum((v - mean) ** 2 for v in values) / max(len(values) - 1, 1)) ** 0.5
+    return f"{number(mean, figure['unit'], request)} ± {number(spread, figure['unit'], request)}"
+
+
+def cost(spent: Mapping[str, Any]) -> str:
+    """What the method took, in one line."""
+    rows = ", ".join(f"{n:,} of {name}" for name, n in spent["rows"].items())
+    shares = [f"{100 * share:.1f}% of retraining's {name}" for name, share in spent.get("of_retraining", {}).items()]
+    return f"cost: {spent['seconds']:.1f} s; rows forwarded: {rows or 'none'}{'; ' * bool(shares)}{', '.join(shares)}"
+
+
+def lines_of(report: Mapping[str, Any]) -> list[str]:
+    """Every figure with all its values, a line each."""
+    request = report["request"]
+    found = []
+    for figure in report["figures"]:
+        if figure["state"] != "figure":
+            found.append(f"{said(figure, request)}: {figure['state']} ({figure['why']})")
+            continue
+        values = ", ".join(f"{name} {_cell(figure, name, request)}" for name in figure["values"])
+        found.append(f"{said(figure, request)}{sign(figure['unit'], request)}: {values}")
+    return found
+
+
+def wrapped(text: str, indent: str) -> str:
+    """Text in lines that fit a page."""
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
