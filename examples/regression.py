@@ -61,8 +61,9 @@ def main() -> ob.Problem:
     outcome = ob.forget(problem, "grad_diff", references=references, **settings)
     print(outcome.table(), "\n")
     for name, settings in {"finetune": {"lr": 0.01, "epochs": 5}, "npo": {"lr": 0.01, "epochs": 10}}.items():
-        means = ob.forget(problem, name, **settings).figures["rows"][0]["means"]
-        print(f"{name:<12}", "   ".join(f"{column} {value:.3f}" for column, value in means.items()))
+        report = ob.forget(problem, name, **settings).report
+        figures = ((column, report.value(column)) for column in ("forget", "retain", "test"))
+        print(f"{name:<12}", "   ".join(f"{column} {value:.3f}" for column, value in figures))
     print(
         "\nThe aim is the error of the retrained models on the forgotten rows. It is above the original's: they never"
     )

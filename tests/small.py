@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,3 +105,9 @@ def resumes_everywhere(plan: Callable[[], Stage], make: Callable[[], Problem], f
         assert same(state(again), state(whole.problem)), f"killed at step {at} of {whole.steps}"
         assert again.passes == whole.problem.passes
     return whole.problem
+
+
+def state(report: Mapping[str, Any], figure: str) -> tuple[str, str]:
+    """Whether a figure is there, and if not, why."""
+    found = next(each for each in report["figures"] if each["id"] == figure)
+    return found["state"], found["why"]

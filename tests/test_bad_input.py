@@ -142,7 +142,7 @@ def test_an_interrupted_run_is_neither_output_nor_input(tmp_path: Path) -> None:
 def test_leftovers_of_a_killed_write_are_no_content(tmp_path: Path) -> None:
     (tmp_path / ".job.yaml.123.part").write_text("half")
     forget.run(Job.of(**JOB), tmp_path)
-    assert (tmp_path / "figures.json").exists()
+    assert (tmp_path / "report.json").exists()
 
 
 def test_a_missing_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from oblivio.claims import runner
 from oblivio.claims.claim import Rejected
 from oblivio.claims.records import Record
 from oblivio.cli import console, demo, forget, main, progress, records, settings
-from oblivio.cli.codes import FAILED, FINISHED, REJECTED
+from oblivio.cli.codes import FAILED, FINISHED, INCONCLUSIVE, REJECTED
 from oblivio.core.errors import BadInput, Stopped
 from oblivio.core.registry import Setting, Spec
 from oblivio.jobs import folder as folders
@@ -36,7 +36,7 @@ Cli = Callable[..., SimpleNamespace]
 
 COMMANDS = [
     [], ["forget"], ["forget", "--method", "salun"], ["resume"], ["init"], ["demo"], ["methods"], ["show"],
-    ["claims"], ["claims", "run"], ["claims", "table"], ["claims", "verify"], ["bench"], ["bench", "speed"],
+    ["audit"], ["compare"], ["purge"], ["cite"], ["claims"], ["claims", "run"], ["claims", "table"], ["claims", "verify"], ["bench"], ["bench", "speed"],
     ["cache"], ["cache", "list"], ["cache", "clear"],
 ]  # fmt: skip
 SMALL = """\
@@ -374,12 +374,12 @@ def test_init_prints_a_job_that_is_valid(cli: Cli, tmp_path: Path) -> None:
 
 def test_the_main_job(cli: Cli, small: str, tmp_path: Path) -> None:
     said = cli("forget", small, "--references", "1", "--out", "runs/one")
-    assert (said.code, said.err) == (FINISHED, "")
-    found = json.loads((tmp_path / "runs/one" / folders.FIGURES).read_text())
-    assert [row["name"] for row in found["figures"]["rows"]] == [
-        "finetune", "original", "retrained 1", "output masked", "weight noise",
-    ]  # fmt: skip
-    assert [row["name"] for row in found["figures"]["rows"] if row["name"] not in said.out] == []
+    assert (said.code, said.err) == (INCONCLUSIVE, "")
+    assert said.out.startswith("INCONCLUSIVE\n- there are too few references (1)")
+    found = json.loads((tmp_path / "runs/one/report.json").read_text())
+    names = [subject["name"] for subject in found["subjects"]]
+    assert names == ["finetune", "original", "retrained 1", "output masked", "weight noise"]
+    assert [name for name in names if name not in said.out] == []
     assert "\x1b" not in said.out
     assert (tmp_path / "runs/one" / folders.MODEL / "model.safetensors").exists()
     assert yaml.safe_load((tmp_path / "runs/one" / folders.JOB).read_text())["method"]["settings"]["epochs"] == 1

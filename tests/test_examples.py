@@ -76,7 +76,9 @@ def test_own_model_as_a_job(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "3 retrained" in done.stdout
-    assert {path.name for path in out.iterdir()} == {"model", "job.yaml", "log.jsonl", "figures.json"}
+    assert {path.name for path in out.iterdir()} == {
+        "model", "job.yaml", "log.jsonl", "report.html", "report.json", "rows.parquet",
+    }  # fmt: skip
 
 
 def test_own_model_forgets_only_customers_it_has(monkeypatch):

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from small import state
 from torch import nn
 
 import oblivio as ob
 from oblivio import artefact
+from oblivio.audits.verdict import named
 from oblivio.core.errors import BadInput, Stopped
 from oblivio.core.files import write_tensors
 from oblivio.jobs import cache, forget
@@ -38,15 +40,17 @@ def bits(folder: Path) -> bytes:
 
 
 def values(folder: Path) -> Any:
-    return json.loads((folder / "figures.json").read_text())["figures"]
+    return json.loads((folder / "report.json").read_text())["figures"]
 
 
-def test_a_job_writes_model_job_log_and_figures(tmp_path: Path) -> None:
+def test_a_job_writes_model_job_log_and_report(tmp_path: Path) -> None:
     outcome = forget.run(job(references=2), tmp_path / "out")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["figures.json", "job.yaml", "log.jsonl", "model"]
-    assert values(tmp_path / "out") == outcome.figures
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "job.yaml", "log.jsonl", "model", "report.html", "report.json", "rows.parquet",
+    ]  # fmt: skip
+    assert values(tmp_path / "out") == outcome.report["figures"]
     lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
-    assert [line["event"] for line in lines] == ["original", "method", "reference", "reference", "figures", "end"]
+    assert [line["event"] for line in lines] == ["original", "method", "reference", "reference", "audit", "end"]
     again = ob.load(tmp_path / "out")
     x = outcome.problem.source("test").batch(torch.arange(5))["x"]
     assert torch.equal(again(x), outcome.model(x))
@@ -166,7 +170,7 @@ def test_a_job_killed_at_a_file_operation_resumes_to_the_same_bits(
             forget.run(asked, out)
     for half in [*tmp_path.rglob(artefact.META)]:
         artefact.read(half.parent)  # what looks like a model is one
-    if not (out / "figures.json").exists():
+    if not (out / "report.json").exists():
         forget.run(asked, out, resume=(out / "job.yaml").exists())
     assert bits(out) == bits(undisturbed)
     assert values(out) == values(undisturbed)
@@ -198,14 +202,14 @@ def test_a_job_of_defaults_is_the_same_when_it_is_resumed(tmp_path: Path) -> Non
     again = Job.load(tmp_path / "job.yaml")
     assert again.model.options == {"hidden": [400, 400]}
     forget.run(again, tmp_path, resume=True)
-    assert (tmp_path / "figures.json").exists()
+    assert (tmp_path / "report.json").exists()
 
 
 def test_a_finished_run_and_another_job_are_not_resumed(tmp_path: Path) -> None:
     forget.run(job(), tmp_path / "out")
     with pytest.raises(BadInput, match="finished run"):
         forget.run(job(), tmp_path / "out", resume=True)
-    (tmp_path / "out" / "figures.json").unlink()
+    (tmp_path / "out" / "report.json").unlink()
     with pytest.raises(BadInput, match="another job: seed differ"):
         forget.run(job(seed=1), tmp_path / "out", resume=True)
     with pytest.raises(BadInput, match="holds no run"):
@@ -251,7 +255,7 @@ def test_weights_and_references_may_be_given(tmp_path: Path) -> None:
                 forget={"rows": {"ids": gone}}, references=[given])  # fmt: skip
     outcome = forget.run(asked, tmp_path / "second")
     assert "valid" not in outcome.problem.sources
-    assert outcome.figures["references"]["number"] == 1
+    assert named(outcome.report, "reference") == ["retrained 1"]
     assert any("1 rows that are not forgotten here" in note for note in outcome.notes)
     seen = {**given, "without": gone[1:]}
     asked = job(forget={"rows": {"ids": gone}}, data={"name": "digits", "valid": 0}, references=[seen])
@@ -262,7 +266,7 @@ def test_weights_and_references_may_be_given(tmp_path: Path) -> None:
 def test_a_run_goes_on_from_the_folder_of_another(tmp_path: Path) -> None:
     forget.run(job(), tmp_path / "one")
     outcome = forget.run(job(model={"weights": str(tmp_path / "one")}, forget="class=4"), tmp_path / "two")
-    assert outcome.figures["rows"][0]["name"] == "finetune"
+    assert named(outcome.report, "outcome") == ["finetune"]
     with pytest.raises(BadInput, match="say with recipe how"):
         forget.run(
             Job.of(data="digits", model={"weights": str(tmp_path / "one")}, forget="class=4", method="finetune",
@@ -313,8 +317,8 @@ def test_a_users_own_network_and_recipe(own: str, own_cache: Path, tmp_path: Pat
 def test_binary_and_regression(data: str, tmp_path: Path) -> None:
     asked = job(data=data, forget="random=0.1", references=1)
     outcome = forget.run(asked, tmp_path)
-    assert set(outcome.figures["columns"]) == {"forget", "retain", "test"}
-    assert outcome.figures["higher"] is (data == "breast_cancer")
+    assert {state(outcome.report, name)[0] for name in ("forget", "retain", "test", "kept")} == {"figure"}
+    assert outcome.report["request"]["higher"] is (data == "breast_cancer")
     x = outcome.problem.source("test").batch(torch.arange(4))["x"]
     assert torch.equal(ob.load(tmp_path)(x), outcome.model(x))
 
@@ -325,7 +329,7 @@ def test_a_table_with_gaps_and_categories(tmp_path: Path) -> None:
     data = {"name": str(tmp_path / "t.csv"), "roles": {"key": "id", "bought": "target"}, "task": "classification"}
     asked = job(data=data, forget={"rows": {"where": "letter == 'a' and number > 4"}}, references=1)
     outcome = forget.run(asked, tmp_path / "out")
-    assert outcome.figures["references"]["number"] == 1
+    assert named(outcome.report, "reference") == ["retrained 1"]
     assert ob.load(tmp_path / "out") is not None
 
 

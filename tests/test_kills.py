@@ -64,7 +64,7 @@ def test_weights_that_are_given_stay_as_they_are(job: Job, server: Server, tmp_p
 
 @pytest.mark.parametrize(("how", "words"), [("full", "No space left on device"), ("denied", "ermi[ts]+")])
 def test_a_full_disk_and_denied_writes_are_told_in_one_line(how: str, words: str, job: Job) -> None:
-    for stage in ("method", "figures"):
+    for stage in ("method", "audit"):
         writes = [at for at, o in enumerate(job.operations) if o.stage == stage and o.kind in ("write", "rename")]
         said = job.fails(random.Random(commit()).choice(writes[:-2]), how)
         assert ": '" in said, said

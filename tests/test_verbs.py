@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from small import state
 from torch import Tensor, nn
 
 import oblivio as ob
-from oblivio.audits.figures import figures, means, noise
+from oblivio.audits.case import gather
+from oblivio.audits.subjects import Subject, noise
+from oblivio.audits.verdict import named
 from oblivio.core.errors import BadInput, Stopped
 from oblivio.jobs.augment import crop_flip
 
@@ -89,7 +92,7 @@ def test_forget_changes_a_copy_and_says_what_it_took(model: nn.Module) -> None:
     assert not same(bits(outcome.model), before)
     assert outcome.cost["rows"]["forget"] >= 3 * int(CLASS.sum())
     assert outcome.cost["peak_bytes"] > 0
-    assert json.loads(json.dumps(outcome.figures)) == outcome.figures
+    assert json.loads(json.dumps(outcome.report)) == outcome.report
     assert "weight noise" in outcome.table()
 
 
@@ -147,7 +150,9 @@ def test_a_folder_keeps_the_outcome_and_a_killed_call_goes_on(model: nn.Module, 
     with pytest.raises(KeyboardInterrupt):
         ob.forget(request(model, SOME), "finetune", epochs=1, folder=tmp_path / "out", watch=[kill])
     ob.forget(request(model, SOME), "finetune", epochs=1, folder=tmp_path / "out")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["figures.json", "model"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "model", "report.html", "report.json", "rows.parquet",
+    ]  # fmt: skip
     assert same(bits(ob.load(tmp_path / "out", base=net())), bits(whole.model))
     with pytest.raises(BadInput, match="not empty"):
         ob.forget(request(model, SOME), "finetune", epochs=1, folder=tmp_path / "out")
@@ -163,38 +168,35 @@ def test_references_are_compared_and_checked(model: nn.Module, tmp_path: Path) -
     problem = ob.Problem(model, forget=(X[SOME], Y[SOME], gone), retain=(X[~SOME], Y[~SOME], rest), test=TEST)
     fresh = [ob.learn(net(seed=s), (X[~SOME], Y[~SOME]), RECIPE, seed=s) for s in (1, 2)]
     outcome = ob.forget(problem, "finetune", references=[fresh[0], (fresh[1], gone)], epochs=1)
-    mean = outcome.figures["references"]["mean"]["forget"]
-    rows = {r["name"]: r["means"]["forget"] for r in outcome.figures["rows"]}
-    assert mean == pytest.approx((rows["retrained 1"] + rows["retrained 2"]) / 2)
+    right = fresh[0](X[SOME]).argmax(1) == Y[SOME]
+    assert outcome.report.value("forget", "retrained 1") == pytest.approx(float(right.double().mean()))
     with pytest.raises(BadInput, match='trained with 2 of the 9 rows to forget, ids "r0", "r10"'):
         ob.forget(problem, "finetune", references=[(fresh[0], gone[2:])], epochs=1)
     more = ob.audit(outcome, references=fresh)
-    assert more["references"]["number"] == 4
+    assert named(more, "reference") == [f"retrained {i}" for i in (1, 2, 3, 4)]
 
 
 def test_audit_of_a_model_made_elsewhere(model: nn.Module) -> None:
     found = ob.audit(copy.deepcopy(model), request(model, CLASS))
-    assert found["rows"][0]["means"] == found["rows"][1]["means"]
-    assert "accuracy, %" in str(found)
+    assert found.value("forget", "outcome") == found.value("forget", "original")
+    assert found.verdict.word == "INCONCLUSIVE"
+    assert "there are no references" in str(found)
     with pytest.raises(BadInput, match="give problem="):
         ob.audit(model)
 
 
 def test_figures_of_a_class_request_tell_test_rows_apart(model: nn.Module) -> None:
-    found = ob.forget(request(model, CLASS), "finetune", epochs=1).figures
-    assert found["columns"] == ["forget", "retain", "test_kept", "test_forgotten"]
-    masked = next(r["means"] for r in found["rows"] if r["name"] == "output masked")
-    assert masked["forget"] == masked["test_forgotten"] == 0
+    found = ob.forget(request(model, CLASS), "finetune", epochs=1).report
+    assert found.value("forget", "output masked") == found.value("unseen", "output masked") == 0
     right = model(TEST[0]).argmax(1) == TEST[1]
-    original = next(r["means"] for r in found["rows"] if r["kind"] == "original")
-    assert original["test_kept"] == pytest.approx(float(right[TEST[1] != 2].double().mean()))
+    assert found.value("kept", "original") == pytest.approx(float(right[TEST[1] != 2].double().mean()))
 
 
 def test_each_model_passes_each_source_once(model: nn.Module) -> None:
     problem = request(model, CLASS)
     calls: list[int] = []
     hook = model.register_forward_hook(lambda m, i, o: calls.append(len(o)))
-    means(problem, problem.nets, [2])
+    gather(problem, [Subject("original", "original", dict(problem.nets.items()))], [2])
     hook.remove()
     assert calls == [30, 60, 90]
     assert problem.passes == {}
@@ -212,10 +214,9 @@ def test_noise_moves_each_tensor_as_far_as_the_method(model: nn.Module) -> None:
 
 def test_figures_without_references_or_test() -> None:
     problem = ob.Problem(net(), forget=(X[SOME], Y[SOME]), retain=(X[~SOME], Y[~SOME]))
-    assert figures(problem, [])["rows"] == []
-    outcome = ob.forget(problem, "finetune", epochs=1)
-    assert outcome.figures["columns"] == ["forget", "retain"]
-    assert outcome.figures["references"] is None
+    report = ob.forget(problem, "finetune", epochs=1).report
+    assert state(report, "kept") == ("does not apply", "there are no test rows with targets")
+    assert report.verdict.word == "INCONCLUSIVE"
 
 
 # --- load, save, protect, learner

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import nn
 
 from oblivio import artefact, methods
-from oblivio.audits.figures import Figures
+from oblivio.audits.report import Report
 from oblivio.core.errors import BadInput
 from oblivio.core.learner import Learner
 from oblivio.core.plan import Plan, Stage
@@ -21,10 +22,12 @@ from oblivio.core.source import as_source
 from oblivio.core.task import Task
 from oblivio.data.dataset import TASKS, known_task
 from oblivio.data.duplicates import copies
+from oblivio.jobs import anew, serving, weights
 from oblivio.jobs import folder as folders
-from oblivio.jobs import serving, weights
+from oblivio.jobs.auditing import audited
+from oblivio.jobs.job import Audit
 from oblivio.jobs.method import Chosen, Piece, apply, choose, peak
-from oblivio.jobs.outcome import Outcome, compare, cost
+from oblivio.jobs.outcome import Outcome, cost
 from oblivio.jobs.recipe import Recipe
 from oblivio.jobs.references import Reference, check_without
 from oblivio.jobs.section import parse
@@ -143,27 +146,62 @@ def learn(
 
 
 def audit(
-    subject: Outcome | nn.Module, problem: Problem | None = None, *, references: Iterable[Retrained] = ()
-) -> Figures:
-    """Put a model beside its original and models retrained without the rows; ``print`` shows the table.
-
-    This release compares figures (accuracy or error on forgotten, retained and test rows) and gives no verdict: the
-    full audit, with attacks and a verdict, comes with the next release.
+    subject: Outcome | nn.Module,
+    problem: Problem | None = None,
+    *,
+    references: int | Iterable[Retrained] = (),
+    recipe: Recipe | dict[str, Any] | None = None,
+    tolerances: Mapping[str, float] | None = None,
+    leave_out: Sequence[str] = (),
+) -> Report:
+    """Put a model beside its original and models retrained without the rows, attack all of them alike, and judge it.
 
     Args:
         subject: an outcome, or a model that was changed elsewhere.
         problem: for a model: the request, on the original.
-        references: as for ``forget``, beside those of the outcome.
+        references: as for ``forget``, beside those of the outcome; or a number: so many are trained, each from new
+            random weights of the original's network on the retained rows, by ``recipe``, and so is a control on all
+            rows, which shows whether the recipe is that of the original.
+        recipe: how the original was trained, such as ``{"optimiser": "adamw", "lr": 2e-3, "epochs": 20}``.
+        tolerances: by figure, the least half width of its band, in place of the policy's.
+        leave_out: probes that are not made, such as ``relearning``, which trains.
+
+    Returns:
+        the report: ``report.verdict``, ``report.table()``, ``report.save("report.html")``.
 
     Raises:
-        BadInput: a model without a problem.
+        BadInput: a model without a problem, a number of references without a recipe, or a network whose weights
+            cannot be drawn anew.
+
+    Example:
+        ``report = audit(outcome, references=3, recipe={"optimiser": "adamw", "lr": 2e-3})``
     """
     if not isinstance(subject, Outcome):
         if problem is None:
             raise BadInput("audit: give problem=, the original with the rows to forget, for a model of its own")
         subject = _foreign(subject, problem)
-    more = [_reference(subject.original, r) for r in references]
-    return compare(subject, [*subject.references, *more])
+    more, control = _standards(subject.original, references, recipe)
+    settings = Audit(tolerances=dict(tolerances or {}), leave_out=list(leave_out))
+    background = dataclasses.replace(subject.background, settings=settings)
+    if control is not None:
+        background = dataclasses.replace(background, control=control)
+    return audited(subject, [*subject.references, *more], background)
+
+
+def _standards(
+    original: Problem, references: int | Iterable[Retrained], recipe: Recipe | dict[str, Any] | None
+) -> tuple[list[Reference], nn.Module | None]:
+    """References, given or trained now, and with the latter a control on all rows."""
+    if not isinstance(references, int):
+        return [_reference(original, given) for given in references], None
+    if references == 0:
+        return [], None
+    if recipe is None:
+        raise BadInput(f"references={references}: say with recipe= how the original was trained; so are they")
+    settings = recipe if isinstance(recipe, Recipe) else parse(Recipe, recipe, "recipe")
+    if settings.train is not None:
+        raise BadInput(f"audit trains references by settings; train them by {settings.train} yourself, and give them")
+    return anew.references(original, settings, references), anew.control(original, settings)
 
 
 def _foreign(model: nn.Module, problem: Problem) -> Outcome:
@@ -171,7 +209,7 @@ def _foreign(model: nn.Module, problem: Problem) -> Outcome:
     changed = problem.copy()
     changed.nets["model"] = copy.deepcopy(model).to(problem.team.device)
     serving.check(changed)
-    return Outcome(changed, problem, Chosen(Plan([]), "model", {}), {})
+    return Outcome(changed, problem, Chosen(Plan([]), "outcome", {}), {}, making=None)
 
 
 def protect(problem: Problem, method: str | Stage, **settings: Any) -> Outcome:
@@ -203,7 +241,7 @@ def load(folder: str | Path, base: nn.Module | None = None, factory: str | None 
 
 
 def save(subject: Outcome | nn.Module, folder: str | Path, *, task: str | None = None) -> None:
-    """Write an outcome (model and figures) or a model into a new or empty folder.
+    """Write an outcome (model and report) or a model into a new or empty folder.
 
     Args:
         subject: what to write. A module comes back with ``load(folder, base=...)``: how to build it is not known.

@@ -18,10 +18,11 @@ from oblivio import artefact
 from oblivio.core.errors import BadInput
 from oblivio.core.files import read_json
 from oblivio.jobs import weights
-from oblivio.jobs.folder import FIGURES, JOB, LOG, MODEL, interrupted
+from oblivio.audits.report import JSON
+from oblivio.jobs.folder import JOB, LOG, MODEL, interrupted
 from oblivio.networks import Architecture
 
-STAGES = {"original": "original", "method": "method", "reference": "references", "figures": "figures", "end": "figures"}
+STAGES = {"original": "original", "method": "method", "reference": "references", "audit": "audit", "end": "audit"}
 KILLED, FINISHED, FAILED, BAD_INPUT = -9, 0, 1, 2
 HIDDEN = 8
 JOB_TEXT = """
@@ -138,7 +139,7 @@ class Job:
     def go(self, folder: Path, **fault: Any) -> int:
         """Begin the job, or go on with it, as a user would; a run that was killed when all was written is finished."""
         out = folder / "out"
-        scenario, finished = "resume" if (out / JOB).exists() else "forget", (out / FIGURES).exists()
+        scenario, finished = "resume" if (out / JOB).exists() else "forget", (out / JSON).exists()
         code = self.server.run(scenario, folder, **fault, **self.settings)
         if finished and code == BAD_INPUT:
             assert "is a finished run" in said(folder), said(folder)
@@ -237,7 +238,7 @@ def refused(run: Path) -> bool:
 def left(folder: Path) -> dict[str, Any]:
     """What a finished job leaves: bits of all models, figures, rows forwarded, names of all files."""
     out, models = folder / "out", folder / "cache" / "models"
-    facts = read_json(out / FIGURES)
+    facts = read_json(out / JSON)
     kept = {path.name: digest(artefact.read(path).module) for path in sorted(models.glob("[!.]*")) if path.is_dir()}
     return {
         "model": digest(artefact.read(out / MODEL).module),

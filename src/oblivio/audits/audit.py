@@ -68,23 +68,29 @@ def audit(
         facts: what else the report is to say.
 
     Raises:
-        BadInput: no forgotten rows with targets, an unknown probe, or a tolerance for a figure that does not judge.
+        BadInput: an unknown probe, or a tolerance for a figure that does not judge.
     """
-    rules = policies.policy(problem.goal, tolerances)
-    probes = known()
-    for name in leave_out:
-        if name not in probes:
-            raise BadInput(f"audit.leave_out: there is no probe {name!r}{nearest(name, probes)}")
-    if "y" not in problem.source("forget").columns:
-        raise BadInput("an audit needs the targets of the forgotten rows: give forget= a column y")
-    case = gather(problem, subjects, classes)
-    made = [_left_out(probe) if probe.id in leave_out else figure(probe, case) for probe in probes.values()]
+    check_left_out(leave_out)
+    policies.policy(problem.goal, tolerances)
+    return examine(gather(problem, subjects, classes), tolerances=tolerances, leave_out=leave_out, facts=facts)
+
+
+def examine(
+    case: Case,
+    *,
+    tolerances: Mapping[str, float] | None = None,
+    leave_out: Sequence[str] = (),
+    facts: Facts | None = None,
+) -> Report:
+    """The report on models that have passed over every source; see ``audit``."""
+    rules = policies.policy(case.problem.goal, tolerances)
+    made = [_left_out(probe) if probe.id in leave_out else figure(probe, case) for probe in known().values()]
     facts = facts or Facts()
     found: dict[str, Any] = {
         "version": VERSION,
         "oblivio": oblivio.__version__,
         "request": _request(case),
-        "subjects": [{"name": s.name, "kind": s.kind} for s in subjects],
+        "subjects": [{"name": s.name, "kind": s.kind} for s in (look.subject for look in case.looks)],
         "figures": [each.to_json() for each in made],
         "policy": policies.to_json(rules),
         "losses": _losses(case),
@@ -92,6 +98,13 @@ def audit(
     }
     found["verdict"] = judge(found).to_json()
     return Report.of(found, per_row=_per_row(case))
+
+
+def check_left_out(names: Sequence[str]) -> None:
+    """Raises BadInput for a name that no probe has."""
+    for name in names:
+        if name not in (probes := known()):
+            raise BadInput(f"audit.leave_out: there is no probe {name!r}{nearest(name, probes)}")
 
 
 def _left_out(probe: Any) -> Figure:
@@ -113,6 +126,8 @@ def _losses(case: Case) -> dict[str, Any]:
     """Histograms of losses (less the score) before and after, of members, unseen and forgotten rows, as shares."""
     sets = {"members": "retain", "unseen": "test", "forgotten": "forget"}
     present = {word: on for word, on in sets.items() if on in case.targets}
+    if "forgotten" not in present:
+        return {}
     looks = {"before": case.original, "after": case.outcome}
     every = {when: {word: -look[on].score.double() for word, on in present.items()} for when, look in looks.items()}
     if "unseen" in present:

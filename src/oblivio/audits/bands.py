@@ -12,7 +12,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Band:
-    """From ``low`` to ``high``, both inside; ``mean`` and ``spread`` (standard deviation) of the ``number`` of figures."""
+    """From ``low`` to ``high``, both inside; ``mean`` and ``spread`` (standard deviation) of ``number`` figures."""
 
     low: float
     high: float

@@ -87,7 +87,9 @@ class Case:
     def kept(self) -> Tensor:
         """Places in ``test`` of rows that the model is to go on serving: all but those of the classes that go."""
         y = self.targets["test"]
-        gone = torch.isin(y, torch.tensor(list(self.classes))) if self.classes else torch.zeros(len(y), dtype=torch.bool)
+        gone = (
+            torch.isin(y, torch.tensor(list(self.classes))) if self.classes else torch.zeros(len(y), dtype=torch.bool)
+        )
         return (~gone).nonzero().flatten()
 
     def strata(self) -> Iterator[tuple[float, Tensor, Tensor]]:

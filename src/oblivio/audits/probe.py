@@ -177,7 +177,9 @@ def needs_features(look: Look, on: str) -> Tensor:
     """The features of the sampled rows of a source; DoesNotApply where the model has none."""
     found = look[on].features
     if found is None:
-        raise DoesNotApply(f"{look.subject.name} has no linear layer to take features before; name one as model.features")
+        raise DoesNotApply(
+            f"{look.subject.name} has no linear layer to take features before; name one as model.features"
+        )
     return found
 
 
@@ -189,7 +191,7 @@ def needs_references(others: Sequence[Look]) -> Sequence[Look]:
 
 
 def mean_over(values: Sequence[Value]) -> Value:
-    """The mean of several figures on the same rows; its interval is the mean interval, that of averages of one row set."""
+    """The mean of several figures on the same rows, and the mean of their intervals."""
     every = [[getattr(v, name) for v in values] for name in ("value", "low", "high")]
     value, low, high = (None if None in each else float(torch.tensor(each).mean()) for each in every)
     assert value is not None

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from oblivio.audits.subjects import Subject
 from oblivio.core.errors import BadInput
 from oblivio.core.problem import PASS, Nets, Problem
-from oblivio.core.source import Batch
 from oblivio.core.surgery import Wrap
 
 FEATURED = 10_000  # rows of a source, at most, whose features are kept
@@ -61,7 +60,7 @@ def look(problem: Problem, subject: Subject, on: str, sample: Tensor, *, layers:
     """
     there = at(problem, subject)
     source, task = there.source(on), there.task
-    parts: dict[str, list[Tensor]] = {name: [] for name in ("out", "score", "margin", "quality")}
+    parts: list[list[Tensor]] = []
     wanted = torch.zeros(len(source), dtype=torch.bool)
     wanted[sample] = True
     deep = torch.zeros(len(source), dtype=torch.bool)
@@ -72,16 +71,10 @@ def look(problem: Problem, subject: Subject, on: str, sample: Tensor, *, layers:
             rows = batch.rows.cpu()
             taps.keep(wanted[rows], deep[rows])
             out = there.served(there.nets, batch)
-            for name, value in _values(task, out, batch).items():
-                parts[name].append(value.cpu())
-    return Seen(**{name: torch.cat(each) for name, each in parts.items()}, **taps.found())
-
-
-def _values(task: Any, out: Tensor, batch: Batch) -> dict[str, Tensor]:
-    return {
-        "out": out.detach().float(), "score": task.score(out, batch).float(),
-        "margin": task.margin(out, batch).float(), "quality": task.quality(out, batch).float(),
-    }  # fmt: skip
+            values = (out, task.score(out, batch), task.margin(out, batch), task.quality(out, batch))
+            parts.append([value.detach().float().cpu() for value in values])
+    out, score, margin, quality = (torch.cat(each) for each in zip(*parts, strict=True))
+    return Seen(out, score, margin, quality, *taps.found())
 
 
 def feature_layer(there: Problem, subject: Subject) -> str | None:
@@ -117,9 +110,9 @@ class _Taps:
         if len(self.deep) and isinstance(out, Tensor) and out.dim() > 1:
             self.layers.setdefault(name, []).append(pooled(out.detach()[self.deep.to(out.device)]).float().cpu())
 
-    def found(self) -> dict[str, Any]:
+    def found(self) -> tuple[Tensor | None, dict[str, Tensor]]:
         features = torch.cat(self.features) if self.features else None
-        return {"features": features, "layers": {name: torch.cat(each) for name, each in self.layers.items()}}
+        return features, {name: torch.cat(each) for name, each in self.layers.items()}
 
 
 def pooled(out: Tensor) -> Tensor:
@@ -137,7 +130,7 @@ def _taps(there: Problem, subject: Subject) -> Iterator[_Taps]:
     if layer is not None:
         handles.append(named[layer].register_forward_pre_hook(taps.feature))
     for name, module in weighted(there.model).items():
-        handles.append(module.register_forward_hook(lambda _, __, out, name=name: taps.layer(name, out)))  # type: ignore[misc]
+        handles.append(module.register_forward_hook(lambda _, __, out, name=name: taps.layer(name, out)))
     try:
         yield taps
     finally:
@@ -147,7 +140,8 @@ def _taps(there: Problem, subject: Subject) -> Iterator[_Taps]:
 
 def weighted(model: nn.Module) -> dict[str, nn.Module]:
     """The layers that hold a matrix of weights of their own, by the names they have in the bare network."""
-    bare = model.net if isinstance(model, Wrap) and isinstance(getattr(model, "net", None), nn.Module) else model
+    inside = getattr(model, "net", None) if isinstance(model, Wrap) else None
+    bare = inside if isinstance(inside, nn.Module) else model
     return {
         name: module for name, module in bare.named_modules()
         if any(p.dim() > 1 for p in module.parameters(recurse=False))

@@ -1,4 +1,4 @@
-"""The models that an audit looks at: outcome, original, references, and controls that it must not take for forgetting."""
+"""The models an audit looks at: outcome, original, references, and controls that it must not take for forgetting."""
 
 from __future__ import annotations
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, TypeAlias
 
 from oblivio.claims.condition import Condition
 
-if TYPE_CHECKING:
-    from oblivio.core.plan import Stage
-
 Figures: TypeAlias = dict[str, float]
-Method: TypeAlias = "Callable[..., Stage]"
+Method: TypeAlias = Callable[..., Any]
 Measure: TypeAlias = Callable[[Method, int], Figures]
 
 
@@ -38,7 +35,7 @@ class Claim:
     Attributes:
         says: the claim in a sentence or two: what is compared with what.
         trained: what is trained, and what goes.
-        method: what it is about; called with settings, gives a plan.
+        method: what it is about; called with settings, gives what ``measure`` takes, mostly a plan.
         controls: by what they are, things with the same settings for which the claim must fail: the method as a
             no-op, or the obvious baseline.
         measure: ``measure(method, seed)`` gives every figure of one seed, by a name that conditions can use.

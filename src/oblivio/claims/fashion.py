@@ -12,10 +12,11 @@ from functools import partial
 from statistics import fmean
 from typing import Any, Literal
 
-from torch import nn
-
 from oblivio import data, methods
-from oblivio.audits.figures import mask, means, noise
+from oblivio.audits.audit import audit
+from oblivio.audits.report import Report
+from oblivio.audits.subjects import Modules, Subject, mask, noise
+from oblivio.audits.verdict import judge, named
 from oblivio.claims.claim import Claim, Figures, Method
 from oblivio.claims.problems import nothing
 from oblivio.core.plan import Stage
@@ -38,7 +39,6 @@ ENOUGH = 4  # methods that must succeed besides these
 LOOK = 6000  # training rows of a fast run
 
 Kind = Literal["class", "rows"]
-Nets = Mapping[str, nn.Module]
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,25 @@ class Case:
     """A request and the networks that never saw its rows."""
 
     start: Problem
-    references: list[Nets]
+    references: list[Modules]
 
-    def seen(self, name: str, nets: Nets) -> Figures:
-        """Accuracy on forgotten rows, and on test rows of the classes that are kept."""
-        classes = forgotten_classes(self.start)
-        found = means(self.start, nets, classes)
-        return {name: found["forget"], f"{name}_kept": found["test_kept" if classes else "test"]}
+    @property
+    def classes(self) -> list[int]:
+        """Those that go entirely."""
+        return forgotten_classes(self.start)
+
+    @property
+    def original(self) -> Modules:
+        """The networks that saw the rows."""
+        return dict(self.start.nets.items())
+
+    def subjects(self, **outcomes: Modules) -> list[Subject]:
+        """These outcomes, the original and the references, for an audit."""
+        return [
+            *(Subject(name, "outcome", nets) for name, nets in outcomes.items()),
+            Subject("original", "original", self.original),
+            *(Subject(f"retrained {i}", "reference", nets) for i, nets in enumerate(self.references, 1)),
+        ]
 
 
 def case(request: Forget, seed: int, dataset: Dataset, recipe: Recipe, references: int) -> Case:
@@ -65,26 +77,35 @@ def case(request: Forget, seed: int, dataset: Dataset, recipe: Recipe, reference
     return Case(start, [{"model": module} for module in never])
 
 
+def rows_of(most: int | None) -> Dataset:
+    """The data set, or its first ``most`` training rows."""
+    dataset = data.load("fashion_mnist")
+    return dataset if most is None else replace(dataset, train=dataset.train.take(range(most)))
+
+
 def measure(method: Method, seed: int, *, kind: Kind, request: Forget, epochs: float | None = None,
             references: int = 3, most: int | None = None) -> Figures:  # fmt: skip
-    """Accuracy of all models; ``most`` training rows and ``epochs`` of training are for a look."""
-    dataset, recipe = data.load("fashion_mnist"), shipped(NETWORK)
-    if most is not None:
-        dataset = replace(dataset, train=dataset.train.take(range(most)))
-    if epochs is not None:
-        recipe = recipe.but(epochs=epochs)
-    of = case(request, seed, dataset, recipe, references)
-    before = dict(of.start.nets.items())
-    never = [of.seen("references", nets) for nets in of.references]
-    figures = {name: fmean(each[name] for each in never) for name in never[0]} | of.seen("original", before)
-    for name in serving(kind):
-        after = dict(apply(method(name=name), of.start)[0].nets.items())
-        figures |= of.seen(name, after)
-        if name == "finetune":
-            figures |= of.seen("noise", noise(before, after, seed))
-    if kind == "class":
-        figures |= of.seen("masked", mask(before, forgotten_classes(of.start)))
-    return figures | {f"{name}_off": off(name, figures) for name in serving(kind)}
+    """Accuracy and verdict of all models; ``most`` training rows and ``epochs`` of training are for a look."""
+    recipe = shipped(NETWORK) if epochs is None else shipped(NETWORK).but(epochs=epochs)
+    of = case(request, seed, rows_of(most), recipe, references)
+    changed = {name: dict(apply(method(name=name), of.start)[0].nets.items()) for name in serving(kind)}
+    controls = {"noise": noise(of.original, changed["finetune"], seed)}
+    if of.classes:
+        controls["masked"] = mask(of.original, of.classes)
+    report = audit(of.start, of.subjects(**changed, **controls), of.classes)
+    values = {name: {n: v["value"] for n, v in _figure(report, name)["values"].items()} for name in ("forget", "kept")}
+    found: Figures = {}
+    for name in ("original", *controls, *changed):
+        found |= {name: values["forget"][name], f"{name}_kept": values["kept"][name],
+                  f"{name}_accepted": float(judge(report, name).word == "ACCEPTED")}  # fmt: skip
+    never = named(report, "reference")
+    found |= {f"references{rows}": fmean(values[of][name] for name in never)
+              for rows, of in {"": "forget", "_kept": "kept"}.items()}  # fmt: skip
+    return found | {f"{name}_off": off(name, found) for name in changed}
+
+
+def _figure(report: Report, name: str) -> dict[str, Any]:
+    return next(figure for figure in report["figures"] if figure["id"] == name)
 
 
 def serving(kind: Kind) -> list[str]:

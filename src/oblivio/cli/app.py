@@ -8,19 +8,23 @@ from typing import Annotated, Any
 import typer
 
 import oblivio
-from oblivio.cli import demo, evidence, forget, lookup, storage
+from oblivio.cli import audit, demo, evidence, forget, lookup, storage
 from oblivio.cli.settings import method_named
 from oblivio.core.errors import BadInput
 
-WORK, KNOW, KEEP = "Make a model forget", "See what there is", "Evidence and upkeep"
+WORK, JUDGE = "Make a model forget", "Judge what came of it"
+KNOW, KEEP = "See what there is", "Evidence and upkeep"
 
 
 def application(words: Sequence[str] = ()) -> typer.Typer:
     """The program, with the settings of the method that ``words`` name as options of ``forget``."""
     method = method_named(words[1:]) if list(words[:1]) == ["forget"] else None
-    app = _group("Make trained models forget, and compare them with models that never knew.", _root)
+    app = _group(
+        "Make trained models forget, and prove it beside models that never knew, or say that it is not so.", _root
+    )
     _add(app, WORK, forget=forget.command(method), resume=forget.resume, init=forget.init, demo=demo.demo)
-    _add(app, KNOW, methods=lookup.methods, show=lookup.show)
+    _add(app, JUDGE, audit=audit.audit, compare=audit.compare, purge=audit.purge)
+    _add(app, KNOW, methods=lookup.methods, show=lookup.show, cite=audit.cite)
     claims = _group("Papers' results as small experiments that can fail.", _needs_command)
     _add(claims, None, run=evidence.run, table=evidence.table, verify=evidence.verify)
     bench = _group("How fast it is, against bare loops.", _needs_command)

@@ -1,34 +1,34 @@
-"""``oblivio demo``: the main job from end to end, on data that comes with scikit-learn."""
+"""``oblivio demo``: the main job from end to end, and a fraud that its audit sees through."""
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oblivio.cli import console
-from oblivio.cli.forget import doing, report
+from oblivio.cli.forget import doing, show
 from oblivio.cli.progress import Line, Look
 
+if TYPE_CHECKING:
+    from oblivio.jobs.outcome import Outcome
+
 JOB: dict[str, Any] = {
-    "data": "digits", "model": "mlp", "forget": "class=3", "method": "relabel", "references": 2,
+    "data": "digits", "model": "mlp", "forget": "class=3", "method": "retrain", "references": 4,
 }  # fmt: skip
 BEFORE = (
     "A small network learns to read handwritten digits. Then all threes must go: not only as an answer, but whatever "
     "the network learned from their rows. What that comes to is told by networks trained in the same way without them."
 )
-DONE = "the original after forgetting. It should stand where the retrained stand, in every column."
-ROWS = {
-    "original": "untouched: it knows the threes.",
-    "retrained": "never saw a three. These numbers are the aim, not the lowest number on what goes.",
-    "output masked": "the original with the answer 3 hidden. Its numbers look as good, and nothing is forgotten: the "
-    "weights are those of the original. Accuracy alone cannot tell forgetting from hiding.",
-    "weight noise": "the original after a random change of the same size: what mere damage does.",
-}
+FRAUD = (
+    "\nThe same request, served in the cheapest way: the answer 3 is hidden, and the weights stay as they are. Accuracy "
+    "cannot tell that from forgetting. The audit can:\n"
+)
 
 
 def demo() -> None:
-    """Forget a class of handwritten digits, and compare with models that never saw it. Takes less than a minute."""
+    """Forget a class of handwritten digits, and judge that; then judge a fraud. Takes less than a minute."""
     import torch
 
     from oblivio.jobs import forget
@@ -39,11 +39,20 @@ def demo() -> None:
     out.print(BEFORE, end="\n\n")
     with tempfile.TemporaryDirectory() as folder, Line() as line:
         outcome = forget.run(job, Path(folder), watch=[Look(line, doing(job))])
-    report(outcome)
-    own = {
-        job.method.name: "the original after forgetting. It should stand where the retrained stand, in every column."
-    }
-    out.print("\nHow to read the table:")
-    out.print(console.pairs({**own, **ROWS}))
-    out.print("\nThe same by hand, with the new model kept:")
+    show(outcome.report)
+    out.print(FRAUD)
+    show(hidden(outcome).report)
+    out.print("\nThe same by hand, with the new model and a report to read in a browser:")
     out.print("  oblivio forget " + " ".join(f"--{name} {value}" for name, value in JOB.items()), soft_wrap=True)
+
+
+def hidden(outcome: Outcome) -> Outcome:
+    """The same request, served by hiding the classes that were to go."""
+    from oblivio.audits.subjects import mask
+    from oblivio.core.plan import Plan
+    from oblivio.jobs.method import Chosen
+    from oblivio.jobs.serving import forgotten_classes
+
+    changed = outcome.original.copy()
+    changed.nets.update(mask(dict(changed.nets.items()), forgotten_classes(outcome.original)))
+    return dataclasses.replace(outcome, problem=changed, chosen=Chosen(Plan([]), "answer hidden", {}), cost={})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,15 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from oblivio.cli import console, settings
+from oblivio.cli.codes import FINISHED, INCONCLUSIVE, REJECTED
 from oblivio.cli.progress import Line, Look
 from oblivio.core.errors import Stopped
 from oblivio.core.registry import Spec
 from oblivio.methods import registry
 
 if TYPE_CHECKING:
+    from oblivio.audits.report import Report
     from oblivio.core.run import Run
     from oblivio.jobs.job import Job
-    from oblivio.jobs.outcome import Outcome
 
 
 def _option(words: str, *flags: str, metavar: str | None = None, kind: Any = str) -> Any:
@@ -56,9 +56,13 @@ OPTIONS: dict[str, Any] = {
     "references": _option("So many models retrained without the rows, to compare with.", metavar="N", kind=int),
     "goal": _option("retrained (as if never seen; default), clean (as if never poisoned) or chance (suppressed)."),
     "with_duplicates": _option("Forget kept rows of equal content too.", "--with-duplicates", kind=bool),
+    "rows": Annotated[
+        bool | None,
+        typer.Option("--rows/--no-rows", help="Write ids and figures of every row too (default).", show_default=False),
+    ],
     "seed": _option("Of all randomness; default 0.", metavar="N", kind=int),
     "out": _option(
-        "A new folder for the model and its figures; default: runs/ and the name of the job file or method.",
+        "A new folder for the model and its report; default: runs/ and the name of the job file or method.",
         metavar="DIR", kind=Path,
     ),
 }  # fmt: skip
@@ -74,25 +78,29 @@ PLACES = {
     "pieces": ("method", "pieces"),
     "settings": ("method", "settings"),
     "references": ("references", "count"),
+    "rows": ("audit", "rows"),
     "seed": ("seed",),
 }  # of each option in a job
 
 STYLES = {"outcome": "bold cyan", "original": "", "reference": "green", "control": "dim"}  # of kinds of models
+WORDS = {"ACCEPTED": "bold green", "REJECTED": "bold red", "INCONCLUSIVE": "bold yellow"}
+CODES = {"ACCEPTED": FINISHED, "REJECTED": REJECTED, "INCONCLUSIVE": INCONCLUSIVE}
 
-HELP = """Make a model forget rows, and compare it with models that never saw them.
+HELP = """Make a model forget rows, and judge it beside models that never saw them.
 
-Either a job file, or --data, --model, --forget and --method. {settings}"""
+Either a job file, or --data, --model, --forget and --method. Exit code 0: ACCEPTED; 3: REJECTED; 4: INCONCLUSIVE.
+{settings}"""
 ALSO = "A method's settings are options too: oblivio forget --method salun --help lists those of salun."
 
 
-def command(method: str | None) -> Callable[..., None]:
+def command(method: str | None) -> Callable[..., int]:
     """``forget``, with the settings of ``method`` among its options."""
     spec = None if method is None else registry.spec(method.replace("-", "_"))
     own = {} if spec is None else settings.options(spec, OPTIONS)
 
-    def forget(**options: Any) -> None:
+    def forget(**options: Any) -> int:
         job = job_of(options, spec)
-        run(job, options["out"] or Path("runs") / (options["job"].stem if options["job"] else job.method.name))
+        return run(job, options["out"] or Path("runs") / (options["job"].stem if options["job"] else named(job)))
 
     forget.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
@@ -103,6 +111,11 @@ def command(method: str | None) -> Callable[..., None]:
     forget.__annotations__ = {}
     forget.__doc__ = HELP.format(settings="" if spec else ALSO)
     return forget
+
+
+def named(job: Job) -> str:
+    """The name of a job's method; a job to audit a model that was changed before may have none."""
+    return "audit" if job.method is None else job.method.name
 
 
 def job_of(options: Mapping[str, Any], spec: Spec | None) -> Job:
@@ -136,13 +149,13 @@ def piece(words: str) -> dict[str, Any]:
     return {"name": name, "settings": {key: yaml.safe_load(value) for key, _, value in pairs}}
 
 
-def resume(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run that was killed.")]) -> None:
+def resume(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run that was killed.")]) -> int:
     """Go on with a run that was killed; it ends with the same bits as one that never was."""
     from oblivio.jobs.folder import JOB, check_resumable
     from oblivio.jobs.job import Job
 
     check_resumable(folder)
-    run(Job.load(folder / JOB), folder, again=True)
+    return run(Job.load(folder / JOB), folder, again=True)
 
 
 def init() -> None:
@@ -152,8 +165,8 @@ def init() -> None:
     typer.echo(Job.example(), nl=False)
 
 
-def run(job: Job, out: Path, again: bool = False) -> None:
-    """Do a job and print what came of it."""
+def run(job: Job, out: Path, again: bool = False) -> int:
+    """Do a job and print what came of it; the exit code is that of the verdict."""
     from oblivio.jobs import folder, forget
 
     try:
@@ -165,9 +178,12 @@ def run(job: Job, out: Path, again: bool = False) -> None:
         raise
     finally:
         leave()
-    if console.first():
-        report(outcome)
-        console.out().print(f"\n{out}: model/ has forgotten; figures.json, log.jsonl and job.yaml say how")
+    if not console.first():
+        return FINISHED
+    show(outcome.report)
+    made = "" if job.audit.outcome is not None else "model/ has forgotten; "
+    console.out().print(f"\n{out}: {made}report.html is to be read, report.json, log.jsonl and job.yaml say how")
+    return CODES[outcome.report.verdict.word]
 
 
 def leave() -> None:
@@ -180,22 +196,25 @@ def leave() -> None:
 
 def doing(job: Job) -> Callable[[Run], str]:
     """What a run of this job does, in words. Every model that is trained has a seed of its own, to know it by."""
-    from oblivio.jobs.references import seed_of
+    from oblivio.jobs.references import control_seed, seed_of
 
     count = job.references.count
     trainings = {seed_of(job.seed, i): f"reference {i + 1} of {count}" for i in range(count)}
+    trainings[control_seed(job.seed)] = "the control"
 
     def label(run: Run) -> str:
         if "forget" in run.problem.sources:
-            return job.method.name
+            return named(job)
         return trainings.get(run.problem.seed, "the original")
 
     return label
 
 
-def report(outcome: Outcome) -> None:
-    """Print the table of an outcome, a line of it in the style of its kind, and what it cost."""
+def show(report: Report) -> None:
+    """Print a report: the verdict and each model's line in the style of its kind, the rest as it is."""
     out = console.out()
-    styles = ["bold", *(STYLES[row["kind"]] for row in outcome.figures["rows"])]
-    for line, style in itertools.zip_longest(outcome.table().splitlines(), styles):
-        out.print(line, style=style)
+    kinds = {subject["name"]: STYLES[subject["kind"]] for subject in report["subjects"]}
+    kinds[f"{sum(each['kind'] == 'reference' for each in report['subjects'])} retrained"] = STYLES["reference"]
+    for line in report.table().splitlines():
+        name = line.partition("  ")[0]
+        out.print(line, style=WORDS.get(line) or kinds.get(name, ""), soft_wrap=True)

@@ -75,6 +75,11 @@ def key(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:32]
 
 
+def place(parts: dict[str, Any]) -> Path:
+    """The folder of a model with these parts, whether it is there or not."""
+    return root() / key(parts)
+
+
 def digest(source: Source) -> str:
     """A hash of the ids and of every column of the rows, in their order. Raises BadInput where reading draws anew."""
     if source.random:
@@ -130,7 +135,7 @@ def trained(
     same either way.
     """
     made_of = parts(recipe, network, source, seed, task=task, team=team)
-    folder = root() / key(made_of)
+    folder = place(made_of)
     with _locked(folder, team):
         if not _agreed((folder / artefact.META).exists(), team):
             _fill(

@@ -10,16 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from oblivio.audits.report import JSON
 from oblivio.core.errors import BadInput
 from oblivio.core.files import write_bytes
 from oblivio.jobs.job import Job
 
-JOB, LOG, FIGURES, MODEL, WORK = "job.yaml", "log.jsonl", "figures.json", "model", "work"
+JOB, LOG, MODEL, WORK = "job.yaml", "log.jsonl", "model", "work"
 
 
 def interrupted(folder: Path) -> bool:
     """Whether a run began in ``folder`` and did not come to its end."""
-    return (folder / JOB).exists() and not (folder / FIGURES).exists()
+    return (folder / JOB).exists() and not (folder / JSON).exists()
 
 
 def check_new(folder: Path) -> None:

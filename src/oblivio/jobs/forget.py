@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from oblivio.core.errors import Stopped
 from oblivio.core.plan import Stage
+from oblivio.core.problem import Problem
 from oblivio.core.run import Run, Watch
 from oblivio.core.step import Step
 from oblivio.core.team import gather
 from oblivio.jobs import cache, folder, references
+from oblivio.jobs.auditing import Background
+from oblivio.jobs.derived import Derived, derived
 from oblivio.jobs.folder import LOG, WORK, Log
 from oblivio.jobs.job import Job
 from oblivio.jobs.method import apply, peak
@@ -30,12 +34,13 @@ def run(job: Job, out: str | Path, *, watch: Sequence[Watch] = (), resume: bool 
 
     Args:
         job: what to do.
-        out: a new folder: ``model/``, ``job.yaml`` with every default visible, ``log.jsonl``, ``figures.json``.
+        out: a new folder: ``model/``, ``job.yaml`` with every default visible, ``log.jsonl``, ``report.html``,
+            ``report.json``, and, unless the job leaves them out, ``rows.parquet``.
         watch: called after every step of every training, as ``Run`` does.
         resume: go on with the job that was interrupted in ``out``.
 
     Returns:
-        the outcome; its figures have been computed.
+        the outcome; its report has been made. Of a job with ``audit.outcome`` it is that model, unchanged.
 
     Raises:
         BadInput: anything that cannot be served, found before anything is written.
@@ -68,11 +73,11 @@ class _Stages:
     def run(self) -> Outcome:
         try:
             original, training = self._original()
-            outcome = self._method(original, training)
+            outcome = self._outcome(original, training)
         except Stopped as stop:
             self._enter("stopped", str(stop))
             raise
-        return self._figures(outcome)
+        return self._audit(outcome)
 
     def _original(self) -> tuple[nn.Module, list[Reference]]:
         """The model to change, and what its training took where that is known."""
@@ -92,14 +97,28 @@ class _Stages:
         )
         return made.module, [Reference(made.module, made.seconds, made.rows)]
 
-    def _method(self, original: nn.Module, training: list[Reference]) -> Outcome:
+    def _outcome(self, original: nn.Module, training: list[Reference]) -> Outcome:
         ready, problem = self.ready, self.ready.problem(original)
+        changed, took = (self._method if ready.outcome is None else self._given)(problem)
+        retrained = [*ready.given, *self._references()]
+        spent = {} if took is None else cost(*took, retrained if any(r.seconds for r in retrained) else training)
+        control = self._control()  # before what derives from the rows is listed, for it does
+        background = Background(self.job.audit, self._data(), self._derived(), control)
+        return Outcome(changed, problem, ready.chosen, spent, retrained, ready.notes, ready.making, background)
+
+    def _method(self, problem: Problem) -> tuple[Problem, tuple[float, dict[str, int], int] | None]:
+        """The problem after the method; seconds, rows forwarded, and the most memory in use."""
+        ready = self.ready
         self._enter("method", f"{ready.chosen.name}: {len(ready.rows.forget):,} rows to forget")
         changed, seconds = apply(ready.chosen.plan, problem, self.out / WORK, guards=self.job.guards, watch=self.watch)
-        most = peak(self.team.device)
-        retrained = [*ready.given, *self._references()]
-        spent = cost(seconds, forwarded(changed), most, retrained if any(r.seconds for r in retrained) else training)
-        return Outcome(changed, problem, ready.chosen, spent, retrained, ready.notes, ready.making)
+        return changed, (seconds, forwarded(changed), peak(self.team.device))
+
+    def _given(self, problem: Problem) -> tuple[Problem, None]:
+        """The problem with the model that was changed before; what that took is not known."""
+        assert self.ready.outcome is not None
+        changed = problem.copy()
+        changed.nets["model"] = self.ready.outcome.module.to(self.team.device)
+        return changed, None
 
     def _references(self) -> list[Reference]:
         ready, count = self.ready, self.job.references.count
@@ -123,12 +142,53 @@ class _Stages:
             )
         return found
 
-    def _figures(self, outcome: Outcome) -> Outcome:
-        """The model and the figures are written; with the figures the run is finished."""
+    def _control(self) -> nn.Module | None:
+        """A model trained on all rows as the references are, where the original came ready-made."""
+        ready = self.ready
+        if ready.original is None or not self.job.references.count:
+            return None
+        assert ready.network is not None
+        self._enter("control", "a control: the recipe on all rows, to see whether it makes models like the original")
+        return references.control(
+            self.job.recipe,
+            ready.network,
+            ready.rows.train,
+            self.job.seed,
+            task=ready.dataset.task,
+            team=self.team,
+            watch=self.watch,
+        )
+
+    def _data(self) -> dict[str, Any]:
+        dataset = self.ready.dataset
+        return {"name": dataset.name, "licence": dataset.licence, "classes": dataset.classes}
+
+    def _derived(self) -> list[Derived]:
+        """The original, where it was read from or is kept, and the kept control."""
+        if self.team.rank != 0:
+            return []
+        found = [] if self.job.model.weights is None else [(Path(self.job.model.weights), "the original model")]
+        if self.ready.network is not None:
+            seeds = {self.job.seed: "the original model, kept to be used again",
+                     references.control_seed(self.job.seed): "a control trained on all rows"}  # fmt: skip
+            found += [(self._kept(seed), what) for seed, what in seeds.items()]
+        return [derived(path, what) for path, what in found if path.exists()]
+
+    def _kept(self, seed: int) -> Path:
+        """Where a model of this seed that was trained on all rows is kept, if it is."""
+        ready = self.ready
+        assert ready.network is not None
+        return cache.place(cache.parts(
+            self.job.recipe, ready.network, ready.rows.train, seed, task=ready.dataset.task, team=self.team
+        ))  # fmt: skip
+
+    def _audit(self, outcome: Outcome) -> Outcome:
+        """The model and the report are written; with ``report.json`` the run is finished."""
         if self.team.rank == 0:
-            self._enter("figures", "figures of all models")
+            self._enter("audit", "the audit of all models")
             outcome.write(self.out)
-            self._enter("end", f"done: {self.out}", cost=outcome.cost, figures=outcome.figures)
+            verdict = outcome.report.verdict
+            self._enter("end", f"{verdict.word}: {self.out}", cost=outcome.cost, reasons=list(verdict.reasons))
             folder.tidy(self.out, WORK)
         self.team.wait()
         return outcome

@@ -133,6 +133,22 @@ class References(Section):
         return {"given": value} if isinstance(value, list) else value
 
 
+class Audit(Section):
+    """How the outcome is judged.
+
+    Attributes:
+        outcome: for ``oblivio audit``: a model that was changed before, as a folder or a safetensors file.
+        tolerances: by figure, the least half width of its band; of errors as a share of them.
+        leave_out: probes that are not made, such as relearning, which trains.
+        rows: whether ids and figures of every row are written, to rows.parquet.
+    """
+
+    outcome: str | None = None
+    tolerances: dict[str, Annotated[float, Field(ge=0)]] = Field(default={})
+    leave_out: list[str] = Field(default=[])
+    rows: bool = True
+
+
 class Guards(Section):
     """When to stop, leaving the original as it was.
 
@@ -151,6 +167,7 @@ class Job(Section):
     """One job; ``Job.example()`` is one with comments.
 
     Attributes:
+        method: how to forget; not needed to audit a model that was changed before.
         seed: of all randomness: training, the method, a random share of rows; references derive theirs from it.
         processes: how many must have been started (torchrun); default: as many as there are.
         precision: of forwards.
@@ -159,9 +176,10 @@ class Job(Section):
     data: Data
     model: Model
     forget: Forget
-    method: Method
+    method: Method | None = None
     recipe: Recipe = Recipe()
     references: References = References()
+    audit: Audit = Audit()
     guards: Guards = Guards()
     seed: int = 0
     processes: Annotated[int, Field(gt=0)] | None = None
@@ -227,7 +245,12 @@ method:
   settings: {keep: 0.5}
   pieces: []                  # changes of the method's plan
 
-references: 2                 # models retrained without the rows; or a list of {model: FOLDER, without: IDS}
+references: 3                 # models retrained without the rows; or a list of {model: FOLDER, without: IDS}
+
+audit:                        # how the outcome is judged; `oblivio show audit` lists the figures
+  # tolerances: {kept: 0.01}  # least half width of a figure's band
+  # leave_out: [relearning]   # probes that are not made
+  rows: true                  # ids and figures of every row, in rows.parquet
 
 guards:
   retain_floor: 0.5           # stop when accuracy on retained rows falls below this

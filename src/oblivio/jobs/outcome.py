@@ -1,10 +1,10 @@
-"""Outcome: the model that has forgotten, what it cost, and how it stands beside models that never knew."""
+"""Outcome: the model that has forgotten, what it cost, and the report on it."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,15 @@ import numpy as np
 from torch import nn
 
 from oblivio import artefact
-from oblivio.audits.figures import Figures, Subject, controls, figures
-from oblivio.core.files import write_json
+from oblivio.audits.report import HTML, ROWS, Report, write_rows
 from oblivio.core.plan import Stage
 from oblivio.core.problem import Problem
 from oblivio.core.surgery import Journal
-from oblivio.jobs.folder import FIGURES, MODEL, check_new
+from oblivio.jobs.auditing import Background, audited, can_write_rows
+from oblivio.jobs.derived import derived
+from oblivio.jobs.folder import MODEL, check_new
 from oblivio.jobs.method import Chosen
 from oblivio.jobs.references import Reference
-from oblivio.jobs.serving import forgotten_classes
 from oblivio.networks import Architecture
 
 
@@ -42,9 +42,12 @@ class Outcome:
         original: the same request on the networks as they were.
         chosen: the method: its plan, name and settings.
         cost: ``seconds``; ``rows`` forwarded, by source; ``peak_bytes`` of memory of the whole process; and, where
-            the cost of retraining is known, ``of_retraining``: seconds and rows as shares of it.
+            the cost of retraining is known, ``of_retraining``: seconds and rows as shares of it. Empty for a model
+            that was changed elsewhere.
         references: models that never saw the forgotten rows.
         notes: what there is to know about the request, one sentence each.
+        making: what saving the model takes; None for one that was changed elsewhere, and is not written again.
+        background: what the report says beside figures.
     """
 
     problem: Problem
@@ -53,7 +56,8 @@ class Outcome:
     cost: dict[str, Any]
     references: Sequence[Reference] = ()
     notes: Sequence[str] = ()
-    making: Making = Making()
+    making: Making | None = field(default_factory=Making)
+    background: Background = field(default_factory=Background)
 
     @property
     def model(self) -> nn.Module:
@@ -66,30 +70,16 @@ class Outcome:
         return self.chosen.plan
 
     @functools.cached_property
-    def figures(self) -> Figures:
-        """Accuracy or error on forgotten, retained and test rows, of this model, the original, references, controls.
-
-        Computed when first asked for, in one pass for each model and source; see ``oblivio.audits.figures.figures``.
-        """
-        return compare(self, self.references)
+    def report(self) -> Report:
+        """The audit of this model beside the original, references and controls; made when first asked for."""
+        return audited(self, self.references, self.background)
 
     def table(self) -> str:
-        """All of it as readable text."""
-        return "\n".join([str(self.figures), "", _cost(self.cost), *(f"note: {n}" for n in self.notes)])
-
-    def facts(self) -> dict[str, Any]:
-        """Method, cost, figures and notes, as JSON can hold them."""
-        return {
-            "method": self.chosen.name,
-            "settings": self.chosen.settings,
-            "plan": repr(self.plan),
-            "cost": self.cost,
-            "figures": self.figures,
-            "notes": list(self.notes),
-        }
+        """Verdict, figures and cost as readable text."""
+        return self.report.table()
 
     def save(self, folder: str | Path) -> None:
-        """Write the model (``model/``) and ``figures.json`` into a folder that is new or empty.
+        """Write the model (``model/``), ``report.html``, ``report.json`` and ``rows.parquet`` into a new folder.
 
         Raises:
             BadInput: the folder holds something, or cannot be written.
@@ -98,32 +88,31 @@ class Outcome:
         self.write(Path(folder))
 
     def write(self, folder: Path) -> None:
-        """Write what a killed ``write`` to this folder left out; the figures come last."""
-        if not (folder / MODEL / artefact.META).exists():
-            self._write_model(folder / MODEL)
-        write_json(folder / FIGURES, self.facts())
+        """Write what a killed ``write`` to this folder left out; ``report.json`` comes last."""
+        if self.making is not None and not (folder / MODEL / artefact.META).exists():
+            self._write_model(folder / MODEL, self.making)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._with_rows(folder).save(folder / HTML, rows=False)
 
-    def _write_model(self, folder: Path) -> None:
+    def _with_rows(self, folder: Path) -> Report:
+        """The report, once ids and figures of every row are written, if they are to be; it then lists that file."""
+        report = self.report
+        if not self.background.settings.rows or report.per_row is None:
+            return report
+        if not can_write_rows():
+            return report.but(notes=[*report["notes"], f"{ROWS} was not written: it needs oblivio[tables]"])
+        write_rows(folder / ROWS, report.per_row)
+        mine = derived(folder / ROWS, "ids and figures of every row")
+        return report.but(derived=[*report["derived"], asdict(mine)])
+
+    def _write_model(self, folder: Path, making: Making) -> None:
         artefact.save(
-            folder, self.model, task=self.problem.task.name, architecture=self.making.architecture,
-            journal=[*self.making.journal, *self.problem.journal], classes=self.making.classes,
+            folder, self.model, task=self.problem.task.name, architecture=making.architecture,
+            journal=[*making.journal, *self.problem.journal], classes=making.classes,
             provenance={"method": self.chosen.name, "settings": self.chosen.settings, "plan": repr(self.plan),
                         "seed": self.problem.seed, "goal": self.problem.goal,
                         "forgotten": len(self.problem.source("forget"))},
         )  # fmt: skip
-
-
-def compare(outcome: Outcome, references: Sequence[Reference]) -> Figures:
-    """The figures of an outcome, its original, these references and the controls."""
-    now, before = dict(outcome.problem.nets.items()), dict(outcome.original.nets.items())
-    classes = forgotten_classes(outcome.problem) if outcome.problem.task.name == "classification" else []
-    subjects = [
-        Subject(outcome.chosen.name, "outcome", now),
-        Subject("original", "original", before),
-        *(Subject(f"retrained {i}", "reference", {**before, "model": r.module}) for i, r in enumerate(references, 1)),
-        *controls(before, now, classes, outcome.problem.seed),
-    ]
-    return figures(outcome.problem, subjects, classes)
 
 
 def cost(seconds: float, passes: dict[str, int], peak: int, retraining: Sequence[Reference]) -> dict[str, Any]:
@@ -137,9 +126,3 @@ def cost(seconds: float, passes: dict[str, int], peak: int, retraining: Sequence
     }
     known = {k: float(v) for k, v in shares.items() if v is not None}
     return {**found, "of_retraining": known} if known else found
-
-
-def _cost(spent: dict[str, Any]) -> str:
-    rows = ", ".join(f"{n:,} of {name}" for name, n in spent["rows"].items())
-    shares = [f"{100 * share:.1f}% of retraining's {name}" for name, share in spent.get("of_retraining", {}).items()]
-    return f"cost: {spent['seconds']:.1f} s; rows forwarded: {rows or 'none'}{'; ' * bool(shares)}{', '.join(shares)}"

@@ -11,7 +11,10 @@ from torch import nn
 
 from oblivio import data, networks
 from oblivio.artefact import Artefact
+from oblivio.audits.audit import check_left_out
+from oblivio.audits.policy import policy
 from oblivio.core.errors import BadInput
+from oblivio.core.plan import Plan
 from oblivio.core.problem import Problem
 from oblivio.core.team import Team
 from oblivio.data.dataset import Dataset
@@ -32,13 +35,17 @@ VALID = 0.1  # share held out where the original is trained here
 
 @dataclass(frozen=True)
 class Ready:
-    """A job that has been checked: ``job`` with every default visible, and what it means."""
+    """A job that has been checked: ``job`` with every default visible, and what it means.
+
+    ``outcome`` is the model to be audited, where the job is to audit one that was changed before.
+    """
 
     job: Job
     dataset: Dataset
     rows: Rows
     network: Network | None
     original: Artefact | None
+    outcome: Artefact | None
     chosen: Chosen
     given: Sequence[Reference]
     notes: Sequence[str]
@@ -53,8 +60,10 @@ class Ready:
         )  # fmt: skip
 
     @property
-    def making(self) -> Making:
-        """What saving the new model takes."""
+    def making(self) -> Making | None:
+        """What saving the new model takes; None where none is made."""
+        if self.outcome is not None:
+            return None
         if self.original is not None:
             return Making(self.original.architecture, self.dataset.classes, self.original.journal)
         assert self.network is not None
@@ -68,19 +77,29 @@ def prepare(job: Job, team: Team) -> Ready:
         BadInput: anything in the job, its data or its files that cannot be served.
     """
     dataset = data.load(job.data.name, **job.data.arguments)
-    chosen = choose(job.method.name, job.method.settings, [(p.name, p.settings) for p in job.method.pieces])
+    chosen = _chosen(job)
     net = None if job.model.name is None else network(job.model.name, job.model.options, dataset)
     original = None if job.model.weights is None else weights.read(Path(job.model.weights), net, dataset.task)
     if net is None and original is not None and original.architecture is not None:
         net = Network(original.architecture)
+    outcome = None if job.audit.outcome is None else weights.read(Path(job.audit.outcome), net, dataset.task)
     _check_recipe(job)
     job = resolved(job, chosen, trained_here=original is None)
     rows = divide(dataset, job.forget, job.data.valid or 0.0, job.seed)
     given = [_given(g, rows, net, dataset.task) for g in job.references.given]
     notes = [*dataset.notes, *rows.notes, *(note for _, more in given for note in more)]
-    ready = Ready(job, dataset, rows, net, original, chosen, [r for r, _ in given], notes, team)
+    ready = Ready(job, dataset, rows, net, original, outcome, chosen, [r for r, _ in given], notes, team)
     _check(ready)
     return ready
+
+
+def _chosen(job: Job) -> Chosen:
+    """The method; for a model that was changed before, no more than its name."""
+    if job.audit.outcome is not None:
+        return Chosen(Plan([]), Path(job.audit.outcome).stem if job.method is None else job.method.name, {})
+    if job.method is None:
+        raise BadInput("method: this field is needed; it says how to forget (`oblivio methods` lists them)")
+    return choose(job.method.name, job.method.settings, [(p.name, p.settings) for p in job.method.pieces])
 
 
 def _check_recipe(job: Job) -> None:
@@ -104,6 +123,8 @@ def _check(ready: Ready) -> None:
         raise BadInput(f"guards.retain_floor is of an accuracy; a {problem.task.name} has none")
     if job.model.features is not None:
         _ = problem.features
+    policy(job.forget.goal, job.audit.tolerances)
+    check_left_out(job.audit.leave_out)
     serving.check(problem, ready.chosen.spec)
 
 
@@ -130,8 +151,9 @@ def resolved(job: Job, chosen: Chosen, trained_here: bool) -> Job:
         model=job.model.but(options=options, weights=_place(job.model.weights)),
         recipe=recipe,
         forget=_forget(job.forget),
-        method=job.method.but(settings=chosen.settings),
+        method=None if job.method is None else job.method.but(settings=chosen.settings or job.method.settings),
         references=_references(job.references),
+        audit=job.audit.but(outcome=_place(job.audit.outcome)),
     )
     return Job.of(**full.model_dump(mode="json"))  # as the file will hold it: lists, no tuples
 

@@ -50,6 +50,25 @@ def retrained(
     return Reference(made.module, made.seconds, made.rows)
 
 
+def control(
+    recipe: Recipe,
+    network: Network,
+    train: Source,
+    seed: int,
+    *,
+    task: str,
+    team: Team = ALONE,
+    watch: Sequence[Watch] = (),
+) -> nn.Module:
+    """A model trained on all rows as the references are on theirs: it shows whether the recipe is the original's."""
+    return trained(recipe, network, train, control_seed(seed), task=task, team=team, watch=watch).module
+
+
+def control_seed(seed: int) -> int:
+    """The seed of the control, which no reference has."""
+    return mix(seed, "control")
+
+
 def check_without(name: str, without: Sequence[Any], forget: Source) -> list[str]:
     """Refuse a reference that saw a row of the request; notes where it did without more than was asked.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from oblivio.audits.case import Case, Look
-from oblivio.audits.probe import DoesNotApply, Value, average, of_task, probe, share
+from oblivio.audits.probe import DoesNotApply, Value, of_task, probe, share
 
 LEAST = 10  # rows of a class or group that may be called the worst
 BINS = 15  # of the calibration error

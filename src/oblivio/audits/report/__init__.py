@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from oblivio.audits.report.text import table
-from oblivio.audits.verdict import Verdict, judge
-from oblivio.core.errors import BadInput
+from oblivio.audits.verdict import Verdict, judge, named
+from oblivio.core.errors import BadInput, nearest
 from oblivio.core.files import read_json, write_bytes, write_json
 
 JSON, HTML, ROWS = "report.json", "report.html", "rows.parquet"
@@ -53,6 +53,14 @@ class Report(dict[str, Any]):
         """ACCEPTED, REJECTED or INCONCLUSIVE, with reasons; worked out from the figures."""
         return judge(self)
 
+    def value(self, figure: str, name: str | None = None) -> float | None:
+        """A figure of the model ``name`` (default: the outcome); None where it does not apply. BadInput: no such."""
+        known = {each["id"]: each["values"] for each in self["figures"]}
+        if figure not in known:
+            raise BadInput(f"the report has no figure {figure!r}{nearest(figure, known)}")
+        found = known[figure].get(name or named(self, "outcome")[0])
+        return None if found is None else float(found["value"])
+
     def table(self) -> str:
         """Verdict, figures and cost as readable text."""
         return table(self)
@@ -78,7 +86,11 @@ class Report(dict[str, Any]):
         write_bytes(path, self.html().encode())
         if rows and self.per_row is not None:
             write_rows(path.with_name(ROWS), self.per_row)
-        write_json(path.with_name(JSON), self)
+        self.save_json(path.with_name(JSON))
+
+    def save_json(self, path: Path) -> None:
+        """Write the findings alone."""
+        write_json(path, self)
 
     def but(self, **fields: Any) -> Report:
         """The same findings with other facts, judged anew."""

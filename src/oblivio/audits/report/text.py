@@ -36,9 +36,8 @@ def figures(report: Mapping[str, Any]) -> str:
     shown = [known[name] for name in SHOWN if name in known and known[name]["state"] == "figure"]
     references = named(report, "reference")
     lines = [[f"{request['figure']}{' in %' if request['higher'] else ''}", *(HEADS[f["id"]] for f in shown)]]
-    for subject in report["subjects"]:
-        if subject["kind"] != "reference" or len(references) < 2:
-            lines.append([subject["name"], *(_cell(figure, subject["name"], request) for figure in shown)])
+    alone = [s["name"] for s in report["subjects"] if s["kind"] != "reference" or len(references) < 2]
+    lines += [[name, *(_cell(figure, name, request) for figure in shown)] for name in alone]
     if len(references) > 1:
         lines.append([f"{len(references)} retrained", *(_summary(figure, references, request) for figure in shown)])
     return aligned(lines)

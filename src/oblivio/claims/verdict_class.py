@@ -1,0 +1,7 @@
+"""The verdict on requests to forget one class of Fashion-MNIST."""
+
+from __future__ import annotations
+
+from oblivio.claims.verdict import claim
+
+CLAIM = claim("class=3", "class 3 goes")

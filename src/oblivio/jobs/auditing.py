@@ -1,0 +1,82 @@
+"""From an outcome to its report: which models are looked at, and what the report says beside their figures."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from oblivio.audits.audit import Facts, audit
+from oblivio.audits.report import Report
+from oblivio.audits.reproduction import reproduced
+from oblivio.audits.subjects import Subject, controls
+from oblivio.core.problem import Problem
+from oblivio.core.surgery import Wrap
+from oblivio.jobs.derived import Derived
+from oblivio.jobs.job import Audit
+from oblivio.jobs.references import Reference
+from oblivio.jobs.serving import forgotten_classes
+
+if TYPE_CHECKING:
+    from oblivio.jobs.outcome import Outcome
+
+EXACT = ("retrain",)  # methods whose result the forgotten rows cannot have touched
+HIDDEN = "what is hidden is still in the weights: it is suppressed, not deleted"
+
+
+@dataclass(frozen=True)
+class Background:
+    """What an audit must be told, since no model shows it.
+
+    Attributes:
+        settings: tolerances, probes to leave out, whether rows are written.
+        data: ``name``, ``licence`` and ``classes`` (words) of the data set.
+        derived: what still derives from the forgotten rows.
+        control: a model trained on all rows by the recipe of the references; None where the original itself was.
+    """
+
+    settings: Audit = field(default_factory=Audit)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    derived: Sequence[Derived] = ()
+    control: nn.Module | None = None
+
+
+def audited(outcome: Outcome, references: Sequence[Reference], background: Background) -> Report:
+    """The report on an outcome beside its original, these references, and the controls."""
+    problem, settings = outcome.original, background.settings
+    now, before = dict(outcome.problem.nets.items()), dict(problem.nets.items())
+    classes = forgotten_classes(problem) if problem.task.name == "classification" else []
+    retrained = [
+        Subject(f"retrained {i}", "reference", {**before, "model": r.module}) for i, r in enumerate(references, 1)
+    ]
+    subjects = [
+        Subject(outcome.chosen.name, "outcome", now),
+        Subject("original", "original", before),
+        *retrained,
+        *controls(before, now, classes, problem.seed),
+    ]
+    same = None
+    if background.control is not None and len(retrained) > 1:
+        same = reproduced(problem, background.control, retrained, classes)
+    facts = Facts(
+        method={"name": outcome.chosen.name, "settings": outcome.chosen.settings, "plan": repr(outcome.plan)},
+        cost=outcome.cost,
+        data=background.data,
+        notes=[*outcome.notes, *_notes(outcome.problem)],
+        guarantee="exact" if outcome.chosen.spec is not None and outcome.chosen.spec.id in EXACT else "empirical",
+        derived=[asdict(each) for each in background.derived],
+        reproduced=same,
+    )
+    return audit(problem, subjects, classes, tolerances=settings.tolerances, leave_out=settings.leave_out, facts=facts)
+
+
+def _notes(problem: Problem) -> list[str]:
+    return [HIDDEN] if isinstance(problem.model, Wrap) and not problem.model.deletes else []
+
+
+def can_write_rows() -> bool:
+    """Whether the library that writes ``rows.parquet`` is there."""
+    return importlib.util.find_spec("pyarrow") is not None
