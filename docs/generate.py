@@ -23,8 +23,11 @@ from typing import Any
 
 import oblivio as ob
 from oblivio import networks
+from oblivio.audits.policy import POLICIES
+from oblivio.audits.probe import QUESTIONS, known
 from oblivio.claims import page, runner
 from oblivio.claims.fashion import LIMITS as NEAR
+from oblivio.claims.verdict import FALSE
 from oblivio.core.registry import Spec
 from oblivio.data.loading import NAMED
 from oblivio.data.published import SETS
@@ -308,6 +311,47 @@ def _gaps(name: str, figures: Mapping[str, Sequence[float]]) -> list[str]:
     return [*cells, "" if name in SHOWN else "**yes**" if near else "no"]
 
 
+# --- the audit
+
+
+def probes() -> str:
+    """Every figure, by question."""
+    rows = [[QUESTIONS[p.question], f"`{p.id}`", p.says, _summary(p.measure)] for p in known().values()]
+    return table(["question", "figure", "what", "how"], rows)
+
+
+def _summary(measure: Callable[..., Any]) -> str:
+    return " ".join((inspect.getdoc(measure) or "").partition("\n\n")[0].split()).replace("``", "`")
+
+
+def policies() -> str:
+    """What decides, for every goal."""
+    sides = {"high": "not above", "low": "not below", "both": "inside"}
+    rows = [[f"`{goal}`", f"`{r.figure}`", f"{sides[r.side]} the band about: {r.against}", f"{r.tolerance:g}", r.about]
+            for goal, rules in POLICIES.items() for r in rules]  # fmt: skip
+    return table(["goal", "figure", "must be", "tolerance", "shows power on"], rows)
+
+
+def verdicts() -> str:
+    """What the policy made of models that had forgotten nothing, and of fresh retrained ones, over ten seeds."""
+    found = {kind: runner.table()[f"verdict_{kind}"] for kind in REQUESTS}
+    head = ["judged", *(REQUESTS[kind] for kind in found)]
+    rows = [[f"{FALSE[name]}: rejected", *(_times(record, f"{name}_rejected") for record in found.values())]
+            for name in FALSE]  # fmt: skip
+    fresh = {"fresh_accepted": "a freshly retrained model: accepted",
+             "fresh_rejected_share": "four of these, each in turn: share rejected",
+             "fresh_inconclusive_share": "four of these, each in turn: share inconclusive"}  # fmt: skip
+    rows += [[words, *(_times(record, name) for record in found.values())] for name, words in fresh.items()]
+    return table(head, rows)
+
+
+def _times(record: Any, name: str) -> str:
+    if record is None or name not in record.figures:
+        return "–"
+    values = record.figures[name]
+    return f"{fmean(values):.3f}" if name.endswith("share") else f"{sum(values):.0f} of {len(values)}"
+
+
 # --- the pages
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -316,6 +360,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "sets": sets,
     "job": job,
     "fashion": fashion,
+    "probes": probes, "policies": policies, "verdicts": verdicts,
 }  # fmt: skip
 
 

@@ -20,8 +20,8 @@ onload = () => {
   const found = {};
   for (const frame of document.querySelectorAll("iframe")) {
     const page = frame.contentDocument, root = page.documentElement;
-    const rights = [...page.querySelectorAll("body *")].map(each => [each.getBoundingClientRect().right, each.outerHTML]);
-    const [right, widest] = rights.reduce((a, b) => (b[0] > a[0] ? b : a));
+    const ends = [...page.querySelectorAll("body *")].map(each => [each.getBoundingClientRect().right, each.outerHTML]);
+    const [right, widest] = ends.reduce((a, b) => (b[0] > a[0] ? b : a));
     found[frame.id] = {
       width: root.clientWidth, scroll: root.scrollWidth, height: root.scrollHeight, right, widest: widest.slice(0, 300),
       loaded: frame.contentWindow.performance.getEntriesByType("resource").map(each => each.name),
@@ -47,7 +47,7 @@ def laid_out(pages: Mapping[str, str], folder: Path, width: int = 390) -> dict[s
 
     Returns:
         by page ``width`` and ``scroll``, the widths of the frame and of what there is to scroll over; ``right`` and
-        ``widest``, where the element that reaches farthest ends and what it is; ``height``; ``loaded``, what was fetched.
+        ``widest``, where the element that reaches farthest ends and what it is; ``height``; ``loaded``: addresses.
     """
     frames = "".join(
         f'<iframe id="{name}" width="{width}" height="800" style="border:0" srcdoc="{html.escape(page)}"></iframe>'

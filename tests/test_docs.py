@@ -13,6 +13,7 @@ import yaml
 
 from oblivio.cli.app import application
 from oblivio.core.errors import BadInput
+from oblivio.audits.report import HTML, JSON, ROWS
 from oblivio.jobs import folder
 from oblivio.jobs.job import Job
 
@@ -114,7 +115,7 @@ def test_errors_of_the_job_page(tmp_path, monkeypatch):
 
 def test_files_of_a_run_are_on_the_page():
     text = (DOCS / "runs.md").read_text()
-    assert all(name in text for name in (folder.JOB, folder.LOG, folder.FIGURES, folder.MODEL, folder.WORK))
+    assert all(name in text for name in (folder.JOB, folder.LOG, HTML, JSON, ROWS, folder.MODEL, folder.WORK))
 
 
 # --- names

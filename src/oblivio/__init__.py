@@ -4,7 +4,7 @@
 >>> digits = ob.data.load("digits")
 >>> gone, rest = ob.data.split(digits.train, "class=3", fields=digits.fields)
 >>> ob.methods.salun(keep=0.5)                                                    # doctest: +ELLIPSIS
-Descent(...)
+Cycle(...)
 
 Names are imported when they are first touched, so that ``import oblivio`` costs nothing.
 """

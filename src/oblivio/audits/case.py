@@ -53,14 +53,17 @@ class Case:
 
     @property
     def outcome(self) -> Look:
+        """The first outcome."""
         return self._of("outcome")[0]
 
     @property
     def original(self) -> Look:
+        """The untouched original."""
         return self._of("original")[0]
 
     @property
     def references(self) -> list[Look]:
+        """Models that never saw the forgotten rows."""
         return self._of("reference")
 
     def _of(self, kind: str) -> list[Look]:

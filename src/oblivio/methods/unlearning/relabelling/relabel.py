@@ -1,4 +1,4 @@
-"""Random labels for the forgotten rows, true ones for the rest."""
+"""Random labels for the forgotten rows, true ones for the rest, in turns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 from oblivio import terms
 from oblivio.core.descent import Descent
 from oblivio.core.opt import sgd
-from oblivio.core.plan import Stage
+from oblivio.core.plan import Cycle, Stage
 from oblivio.core.registry import method
 
 
@@ -18,22 +18,26 @@ from oblivio.core.registry import method
     needs=("forget", "retain"),
     tasks=("classification", "binary", "multilabel", "regression"),
     aliases=("random_label", "random_labels", "random_labeling", "rl", "amnesiac"),
-    cost="epochs over forget, and a retain batch beside each",
+    cost="epochs over forget, and as many over retain",
 )
 def relabel(
-    lr: Annotated[float, Field(gt=0)] = 0.01,
-    epochs: Annotated[float, Field(gt=0)] = 20,
+    lr: Annotated[float, Field(gt=0)] = 0.005,
+    epochs: Annotated[int, Field(gt=0)] = 3,
     batch: Annotated[int, Field(gt=0)] = 64,
     wd: Annotated[float, Field(ge=0)] = 5e-4,
 ) -> Stage:
-    """Train the forgotten rows towards random labels while the retained ones keep theirs.
+    """Train the forgotten rows towards random labels, then the retained ones towards their own, in turns.
 
-    Equation: min CE(forget, random y') + CE(retain); y' is drawn anew at every step, the true label included.
-    The card's form passes all forgotten rows and then all retained ones in each epoch; here every step sums a batch of
-    both, which costs less and disturbs the retained rows more: its claim fails on them.
-    Needs: forgotten and retained rows with labels.
-    Fails: pushed far, the forgotten rows end below what a retrained model gives them, which itself shows that they
-    were special.
+    Equation: in each epoch a pass of min CE(forget, random y'), then one of min CE(retain), by one optimiser; y' is
+    drawn anew in every pass, the true label included.
+    Needs: forgotten and retained rows with labels. Nothing stops it early: in the first epoch the forgotten rows
+    already fall below unseen ones, and the later epochs repair what that did to the retained rows.
+    Fails: with a high rate the repair falls behind, and both kinds of rows end below a retrained model; with few
+    rows the passes are too short for it, and on digits 3 points are missing on the classes that stay. With too many
+    epochs a class that is gone comes back, as its own label is among those drawn: on 12,000 rows of Fashion-MNIST up to
+    8% of it after 4 epochs, 14% after 6, 30% after 8. Memorised wrong labels need a higher rate; see its claim.
     """
-    loss = terms.relabel("forget") + terms.fit("retain")
-    return Descent(loss, opt=sgd(lr, 0.9, wd), over="forget", epochs=epochs, batch=batch)
+    opt = sgd(lr, 0.9, wd)  # of both, so that its momentum goes on from one pass to the next
+    forget = Descent(terms.relabel("forget"), opt=opt, epochs=1, batch=batch)
+    retain = Descent(terms.fit("retain"), opt=opt, epochs=1, batch=batch)
+    return Cycle(forget, retain, rounds=epochs)
