@@ -180,7 +180,7 @@ def test_a_reference_is_judged_beside_the_others() -> None:
     for figure in report["figures"]:
         figure["values"]["r4"] = figure["values"]["r2"]
     assert judge(report, "r1").word == "REJECTED"
-    assert judge(report, "r2").word == "ACCEPTED"
+    assert judge(report, "r2").word == "INCONCLUSIVE"  # r1 makes the band so wide that the original lies in it
 
 
 CHANCE = [Rule("forget", "high", 0.05, "chance", "outputs"), Rule("recovery", "high", 0.05, "chance", "features"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 LEVEL = 0.95
 
@@ -23,6 +23,10 @@ class Band:
     def outside(self, value: float, side: str) -> bool:
         """Whether ``value`` is off on the side that counts: ``high``, ``low`` or ``both``."""
         return (side != "low" and value > self.high) or (side != "high" and value < self.low)
+
+    def within(self, least: float, most: float) -> Band:
+        """The same, no wider than figures can lie."""
+        return replace(self, low=max(self.low, least), high=min(self.high, most))
 
 
 def band(values: Sequence[float], tolerance: float, level: float = LEVEL) -> Band:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -112,6 +113,7 @@ def _check(rule: Mapping[str, Any], figure: Mapping[str, Any] | None, report: Ma
     if found is None or limits is None or figure is None:
         why = (figure or {}).get("why") or "there is nothing to hold it against"
         return Check(rule["figure"], None, None, None, side, True, None, rule["about"], why)
+    limits = limits.within(*_range(figure["unit"], report))
     value, power = found["value"], None
     if rule["about"]:
         before = figure["values"].get(named(report, "original")[0])
@@ -119,6 +121,13 @@ def _check(rule: Mapping[str, Any], figure: Mapping[str, Any] | None, report: Ma
     good = not limits.outside(value, side)
     why = _sentence(rule, figure, report, value, limits, side)
     return Check(rule["figure"], value, limits.low, limits.high, side, good, power, rule["about"], why)
+
+
+def _range(unit: str, report: Mapping[str, Any]) -> tuple[float, float]:
+    """What figures of a unit can be at all; bands are shown no wider."""
+    if unit == "task":
+        return (0.0, 1.0) if report["request"]["higher"] else (0.0, math.inf)
+    return (0.0, 1.0) if unit in ("share", "auc", "similarity", "p") else (-math.inf, math.inf)
 
 
 def _side(side: str, figure: Mapping[str, Any] | None, report: Mapping[str, Any]) -> str:

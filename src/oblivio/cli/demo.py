@@ -22,8 +22,8 @@ BEFORE = (
     "the network learned from their rows. What that comes to is told by networks trained in the same way without them."
 )
 FRAUD = (
-    "\nThe same request, served in the cheapest way: the answer 3 is hidden, and the weights stay as they are. Accuracy "
-    "cannot tell that from forgetting. The audit can:\n"
+    "\nThe same request, served in the cheapest way: the answer 3 is hidden, and the weights stay as they are. "
+    "Accuracy cannot tell that from forgetting. The audit can:\n"
 )
 
 
