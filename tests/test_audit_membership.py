@@ -170,10 +170,10 @@ def answers(boost: float, n: int = 400) -> tuple[Rows, Rows]:
     return y, {on: out + boost * F.one_hot(y[on], 4) * (on != "test") for on, out in logits.items()}
 
 
-def sure(boost: float, n: int = 400, forgotten: int = 400) -> Case:
+def sure(boost: float, n: int = 400, forgotten: int = 400, classes: tuple[int, ...] = ()) -> Case:
     y, out = answers(boost, n)
     y, out = ({**each, "forget": each["forget"][:forgotten]} for each in (y, out))
-    return case(y, {on: -F.cross_entropy(out[on], y[on], reduction="none") for on in y}, **out)
+    return case(y, {on: -F.cross_entropy(out[on], y[on], reduction="none") for on in y}, classes=classes, **out)
 
 
 def test_confidences_tell_members_where_they_are_surer() -> None:
@@ -193,6 +193,8 @@ def test_no_unseen_row_is_scored_by_a_classifier_that_saw_it(monkeypatch: pytest
     monkeypatch.setattr(membership, "_classifier", cheat)
     assert first("mia_confidence", sure(0)).value == 0.5
     assert fitted == [200, 200]
+    assert first("mia_confidence", sure(0, classes=(3,))).value == 0.5
+    assert sum(fitted[2:]) == 300  # without the rows of the class that goes
 
 
 def test_confidences_need_rows_to_learn_from_and_a_task_that_has_them() -> None:
@@ -323,6 +325,12 @@ def test_one_row_of_a_small_class_says_what_cannot_be_shown() -> None:
         "; there are 12 unseen rows: p"
         in first("small_request", case(zero, scores, zero, zero, task="regression")).note
     )
+
+
+@pytest.mark.parametrize("n", range(1, 9))
+def test_p_is_not_below_what_it_is_said_not_to_be_below(n: int) -> None:
+    found = first("small_request", few({c: torch.ones(1) for c in (1, 7)}, {c: torch.zeros(n) for c in (1, 7)}))
+    assert found.value >= 1 / (1 + n) ** 2
 
 
 def test_a_hundred_rows_are_no_small_request() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -74,6 +76,20 @@ def but_figure(report: Report, name: str, **fields: Any) -> Report:
     return report.but(figures=[{**f, **fields} if f["id"] == name else f for f in report["figures"]])
 
 
+def shown(report: Report) -> str:
+    """Its page, drawn once."""
+    return drawn_once(json.dumps(report, sort_keys=True))
+
+
+@functools.cache
+def drawn_once(text: str) -> str:
+    return page(json.loads(text))
+
+
+def without_figures(report: Report) -> Report:
+    return report.but(figures=[], policy=[], losses={})
+
+
 def but_request(report: Report, **fields: Any) -> Report:
     return report.but(request={**report["request"], **fields})
 
@@ -141,19 +157,19 @@ def test_another_process_makes_the_same_page_and_draws_late(synthetic: Report, t
         [sys.executable, "-c", code], check=False, capture_output=True, text=True,
         env={**os.environ, "PYTHONHASHSEED": "7"},
     )  # fmt: skip
-    assert done.stdout.strip() == hashlib.sha256(page(synthetic).encode()).hexdigest(), done.stderr
+    assert done.stdout.strip() == hashlib.sha256(shown(synthetic).encode()).hexdigest(), done.stderr
 
 
 @pytest.mark.parametrize("which", ["synthetic", "real", "hostile"])
 def test_every_figure_is_there_and_no_cell_is_empty(which: str, request: pytest.FixtureRequest) -> None:
     report = request.getfixturevalue(which)
-    found = page(report)
+    found = shown(report)
     assert [f["id"] for f in report["figures"] if f"<code>{f['id']}</code>" not in found] == []
     assert "" not in Elements(found).cells
 
 
 def test_the_verdict_comes_first_with_its_reasons(synthetic: Report) -> None:
-    found = page(synthetic)
+    found = shown(synthetic)
     body = found[found.index("<main>") :]
     assert synthetic["verdict"]["word"] == "REJECTED"
     assert body.index("REJECTED") < body.index("so that the model is like one that never learned them")
@@ -163,13 +179,14 @@ def test_the_verdict_comes_first_with_its_reasons(synthetic: Report) -> None:
 
 def test_each_verdict_has_a_shape_of_its_own(synthetic: Report) -> None:
     words = ("ACCEPTED", "REJECTED", "INCONCLUSIVE")
-    pages = [page({**synthetic, "verdict": {**synthetic["verdict"], "word": word}}) for word in words]
+    bare = without_figures(synthetic)
+    pages = [page({**bare, "verdict": {**bare["verdict"], "word": word}}) for word in words]
     shapes = [re.search(r'<svg class="symbol".*?</svg>', found, re.DOTALL) for found in pages]
     assert len({shape[0] for shape in shapes if shape}) == 3
 
 
 def test_what_a_figure_says_and_why_it_says_nothing(synthetic: Report) -> None:
-    cells = Elements(page(synthetic)).cells
+    cells = Elements(shown(synthetic)).cells
     assert "2.0%[1.0, 3.0]" in cells  # the outcome with its interval over rows
     assert "1.0\u00a0±\u00a01.0%0.0 to 2.0" in cells  # references: mean, spread over models, range
     assert "does not apply: there are no affected rows" in cells
@@ -180,11 +197,11 @@ def test_what_a_figure_says_and_why_it_says_nothing(synthetic: Report) -> None:
 
 
 def test_spread_of_points_has_no_sign(synthetic: Report) -> None:
-    assert "-91.5\u00a0±\u00a00.7 points-92.0 to -91.0" in Elements(page(synthetic)).cells
+    assert "-91.5\u00a0±\u00a00.7 points-92.0 to -91.0" in Elements(shown(synthetic)).cells
 
 
 def test_it_says_what_is_left_and_what_was_not_tested(synthetic: Report) -> None:
-    found = page(synthetic)
+    found = shown(synthetic)
     left = found[found.index('id="left"') :]
     assert "<code>runs/one/model</code> <span>the original</span>" in left
     assert "oblivio purge DIR" in left
@@ -195,8 +212,8 @@ def test_it_says_what_is_left_and_what_was_not_tested(synthetic: Report) -> None
 
 
 def test_a_report_that_knows_little_has_a_page(synthetic: Report) -> None:
-    bare = but_request(synthetic, classes=[], rows={}, goal="chance", chance=None).but(
-        data={}, method={}, cost={}, derived=[], notes=[], losses={}, figures=[], policy=[]
+    bare = without_figures(but_request(synthetic, classes=[], rows={}, goal="chance", chance=None)).but(
+        data={}, method={}, cost={}, derived=[], notes=[]
     )
     found = page(bare)
     assert [words in found for words in ("not named", "not stated", "is not known", "knows of no such file")] == [
@@ -207,7 +224,7 @@ def test_a_report_that_knows_little_has_a_page(synthetic: Report) -> None:
 
 
 def test_hostile_strings_add_nothing_to_a_page(synthetic: Report, hostile: Report) -> None:
-    for one, other in ((page(synthetic), page(hostile)), (compared(synthetic), compared(hostile))):
+    for one, other in ((shown(synthetic), shown(hostile)), (compared(synthetic), compared(hostile))):
         mine, theirs = Elements(one), Elements(other)
         assert theirs.tags.keys() == mine.tags.keys()
         assert theirs.attributes == mine.attributes
@@ -218,13 +235,13 @@ def test_hostile_strings_add_nothing_to_a_page(synthetic: Report, hostile: Repor
 
 def test_a_path_that_is_no_text_is_shown_as_far_as_it_is(synthetic: Report) -> None:
     derived = [{"path": "runs/\udcff\udce9", "what": "the original", "sha256": ""}]
-    page(synthetic.but(derived=derived)).encode()
+    assert "<code>runs/??</code>" in page(without_figures(synthetic).but(derived=derived))
 
 
 @pytest.mark.parametrize("which", ["synthetic", "real"])
 def test_nothing_is_loaded_and_no_name_is_used_twice(which: str, request: pytest.FixtureRequest) -> None:
     report = request.getfixturevalue(which)
-    for found in (page(report), compared(report)):
+    for found in (shown(report), compared(report)):
         assert re.findall(r"@import|url\(|<script|<link|<img|\bsrc=|https?:|(?<!\w)href=\"(?!#)", found) == []
         ids = Elements(found).ids
         assert sorted(ids) == sorted(set(ids))
@@ -289,7 +306,7 @@ def test_the_front_of_points_by_hand() -> None:
     points = outcomes((0.5, 0.9), (0.4, 0.95), (0.62, 0.95), (0.8, 0.99), (0.9, 0.98))
     assert pareto(points, 0.5, REQUESTS["retrained"]) == ["1", "0", "3"]
     assert pareto(points, 0.5, {**REQUESTS["retrained"], "higher": False}) == ["0"]
-    assert pareto(points, 0.7, REQUESTS["chance"]) == ["1", "3"]  # below chance is as good as chance
+    assert pareto(points, 0.7, REQUESTS["chance"]) == ["1", "2", "3"]  # below chance is as good as chance
     assert pareto(points, None, REQUESTS["clean"]) == ["3", "4"]
     assert pareto(points, None, REQUESTS["retrained"]) == []
     assert pareto(points[:1], 0.5, REQUESTS["retrained"]) == []
@@ -397,11 +414,12 @@ def test_any_name_can_be_drawn(text: str) -> None:
 def test_names_beside_a_chart_do_not_overlap(heights: list[float], least: float) -> None:
     found = drawing.spread(heights, least)
     placed = sorted(found)
-    assert all(b - a >= least - 1e-9 for a, b in zip(placed, placed[1:], strict=False))
+    assert all(b - a >= least - 1e-9 for a, b in itertools.pairwise(placed))
     assert all(found[i] <= found[j] for i in range(len(found)) for j in range(len(found)) if heights[i] < heights[j])
-    assert min(found) >= -1e-9 and max(found) <= 1 + 1e-9
-    if all(abs(a - b) >= least for a, b in zip(sorted(heights), sorted(heights)[1:], strict=False)):
-        assert found == heights
+    assert min(found) >= -1e-9
+    assert max(found) <= 1 + 1e-9
+    if all(b - a >= least for a, b in itertools.pairwise(sorted(heights))):
+        assert found == pytest.approx(heights)
 
 
 @pytest.mark.parametrize("values", [[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.999, 1.0]])
@@ -420,8 +438,14 @@ def several(report: Report) -> list[tuple[str, Report]]:
 
 
 def compared(report: Report) -> str:
-    """With names of its own as far as there are such."""
-    name = next(s["name"] for s in report["subjects"] if s["kind"] == "outcome")
+    """The page of it beside itself under another name, drawn once."""
+    return compared_once(json.dumps(report, sort_keys=True))
+
+
+@functools.cache
+def compared_once(text: str) -> str:
+    report = json.loads(text)
+    name = report["subjects"][0]["name"]
     return compare([(name, report), (f"{name} again", report)])
 
 
@@ -429,7 +453,7 @@ def test_outcomes_are_beside_each_other(synthetic: Report) -> None:
     named = several(synthetic)
     found = page_cells = Elements(compare(named)).cells
     assert all(name in found for name, _ in named)
-    assert "✕ 32.0%-4.0 to 6.0%" in page_cells
+    assert "✕ 32.0%0.0 to 6.0%" in page_cells
     assert "✓ 2.0%" in page_cells
     assert "1.0\u00a0±\u00a01.0%0.0 to 2.0" in page_cells
     assert "" not in page_cells
@@ -445,7 +469,7 @@ def test_figures_of_all_are_drawn(synthetic: Report) -> None:
     assert {p.kind for p in chart.points} == {"outcome", "original", "reference"}
     assert chart.front == pareto(chart.points, chart.aim, whole["request"])
     assert "salun" in chart.front
-    lines = charts.similarity(whole)[0]
+    lines = charts.similarity(whole)[1]
     assert isinstance(lines, Lines)
     assert [s.name for s in lines.series] == ["npo", "salun", "finetune", "original", "3 retrained"]
 
@@ -455,7 +479,8 @@ def test_a_figure_that_one_report_lacks_is_shown_for_the_others(synthetic: Repor
     for named in ([("a", synthetic), ("b", silent)], [("b", silent), ("a", synthetic)]):
         values = figure_of(Report(together(named)), "cka")["values"]
         assert sorted(values) == ["a", "original", *reports.REFERENCES]
-        assert "it was left out on request" in compare(named)
+        lacking = next(line for line in table(named).splitlines() if line.startswith("b "))
+        assert " – " in lacking
 
 
 def test_the_table_for_a_terminal(synthetic: Report) -> None:
@@ -498,10 +523,13 @@ def test_a_comparison_needs_two_names(synthetic: Report) -> None:
 def test_the_last_digits_of_a_figure_do_not_make_another_model(synthetic: Report) -> None:
     values = figure_of(synthetic, "retain")["values"]
     moved = {**values, "original": {**values["original"], "value": values["original"]["value"] * (1 + 1e-8)}}
-    assert compare([("a", synthetic), ("b", but_figure(synthetic, "retain", values=moved))])
+    assert table([("a", synthetic), ("b", but_figure(synthetic, "retain", values=moved))])
 
 
 # --- in a browser
+
+# One that found nothing on this page either would find no fault with any.
+WIDE = '<!doctype html><body><p style="width: 500px"><img src="http://127.0.0.1:9/gone.png">'
 
 
 def test_at_390_pixels_nothing_scrolls_sideways_and_nothing_is_loaded(
@@ -513,24 +541,18 @@ def test_at_390_pixels_nothing_scrolls_sideways_and_nothing_is_loaded(
         method={"name": LONG, "settings": {LONG: LONG}, "plan": LONG},
     )  # fmt: skip
     pages = {
-        "synthetic": page(synthetic), "real": page(real), "long": page(long), "compared": compare(several(synthetic)),
-        "compared_long": compared(long),
+        "synthetic": shown(synthetic), "real": shown(real), "long": page(long), "compared": compare(several(synthetic)),
+        "compared_long": compared(long), "wide": WIDE,
     }  # fmt: skip
-    for name, found in browser.laid_out(pages, tmp_path).items():
+    measured = browser.laid_out(pages, tmp_path)
+    wide = measured.pop("wide")
+    assert min(wide["scroll"], wide["right"]) >= 500
+    assert wide["loaded"] == ["http://127.0.0.1:9/gone.png"]
+    for name, found in measured.items():
         assert found["height"] > 2000, f"{name} was not laid out"
         assert found["scroll"] <= found["width"] <= 390, (name, found["widest"])
         assert found["right"] <= found["width"] + 0.5, (name, found["widest"])
         assert found["loaded"] == []
-
-
-def test_the_browser_sees_what_is_too_wide(tmp_path: Path) -> None:
-    """One that found nothing ever would find no fault with a page either."""
-    found = browser.laid_out({"wide": '<!doctype html><body><p style="width: 500px"><img src="gone.png">'}, tmp_path)[
-        "wide"
-    ]
-    assert found["scroll"] >= 500
-    assert found["right"] >= 500
-    assert [name.rpartition("/")[2] for name in found["loaded"]] == ["gone.png"]
 
 
 def test_without_a_browser_it_is_skipped_but_fails_on_ci(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-import oblivio
 from oblivio.audits import policy as policies
 from oblivio.audits.case import Case, gather
 from oblivio.audits.probe import Figure, figure, known
@@ -88,7 +88,7 @@ def examine(
     facts = facts or Facts()
     found: dict[str, Any] = {
         "version": VERSION,
-        "oblivio": oblivio.__version__,
+        "oblivio": metadata.version("oblivio"),
         "request": _request(case),
         "subjects": [{"name": s.name, "kind": s.kind} for s in (look.subject for look in case.looks)],
         "figures": [each.to_json() for each in made],

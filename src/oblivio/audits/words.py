@@ -16,6 +16,8 @@ def number(value: float | None, unit: str, request: Mapping[str, Any]) -> str:
         return f"{100 * value:.1f}"
     if unit == "points":
         return f"{100 * value:+.1f}"
+    if unit == "p" and 0 < value < 0.001:
+        return "<0.001"
     return f"{value:.3f}" if unit in ("auc", "nats", "similarity", "p") or abs(value) < 1 else f"{value:.4g}"
 
 

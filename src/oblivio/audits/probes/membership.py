@@ -14,10 +14,11 @@ from oblivio.core.seeds import generator
 
 CLIP = 1000.0  # of margins and scores: beyond it lie hidden outputs, whose size is no evidence
 FLOOR = 1e-12  # of confidences
+GREATEST = 10  # confidences of a row, at most, that a classifier is given; Salem et al. (2019) take three
 FITTED = 4000  # rows of each kind, at most, that a classifier is fitted to
 LEAST = 20  # rows of each kind, at least
-FPR = 0.01
-TAIL = 300  # rows on each side, below which the share at that rate hangs on two rows or fewer
+ALARMS = 100  # unseen rows for each of them that may be taken for a member
+TAIL = 300  # rows on each side, below which that share hangs on two unseen rows or fewer
 
 
 @probe("gone", "membership by loss, AUC", "auc", needs=("forget", "test"), about="outputs")
@@ -30,9 +31,9 @@ def mia_loss(case: Case, look: Look, others: Sequence[Look]) -> Value:
 def mia_confidence(case: Case, look: Look, others: Sequence[Look]) -> Value:
     """The same AUC, of a classifier that was shown rows that the model was trained on (after Shokri et al., 2017).
 
-    A logistic regression on the logarithms of the confidences and on the score is fitted to retained rows against test
-    rows of the classes that stay. Each half of the test rows is scored by one that was fitted to the other half, and
-    so is each half of the forgotten rows: forgotten and unseen rows are scored alike.
+    A logistic regression on the logarithms of the greatest confidences and on the score is fitted to retained rows
+    against test rows of the classes that stay. Each half of the test rows is scored by one that was fitted to the other
+    half, and so is each half of the forgotten rows: forgotten and unseen rows are scored alike.
     """
     draws = generator(case.problem.seed, "mia_confidence")
     members = torch.randperm(len(case.targets["retain"]), generator=draws)[:FITTED]
@@ -66,7 +67,7 @@ def mia_lira_tpr(case: Case, look: Look, others: Sequence[Look]) -> Value:
         )
     ours, theirs = relative(look, others, "forget")[gone], relative(look, others, "test")[beside]
     less, _ = auc.counts(ours, theirs)
-    return share((len(theirs) - less <= FPR * len(theirs)).float())
+    return share(((len(theirs) - less) * ALARMS <= len(theirs)).float())
 
 
 def relative(look: Look, others: Sequence[Look], on: str) -> Tensor:
@@ -93,7 +94,8 @@ def _inputs(case: Case, look: Look, on: str, rows: Tensor | slice = slice(None))
     confidences = task.confidences(seen.out[rows])
     if confidences is None:
         raise DoesNotApply(f"a {task.name} gives no confidences")
-    return torch.cat([confidences.clamp_min(FLOOR).log(), seen.score[rows].clamp(-CLIP, CLIP)[:, None]], 1).double()
+    logs = confidences[:, :GREATEST].clamp_min(FLOOR).log()
+    return torch.cat([logs, seen.score[rows].clamp(-CLIP, CLIP)[:, None]], 1).double()
 
 
 def _classifier(members: Tensor, strangers: Tensor) -> Callable[[Tensor], Tensor]:
@@ -107,6 +109,6 @@ def _classifier(members: Tensor, strangers: Tensor) -> Callable[[Tensor], Tensor
         raise DoesNotApply(
             f"a classifier needs {LEAST} retained rows, and twice as many test rows of classes that stay"
         )
-    fitted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    fitted = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
     fitted.fit(torch.cat([members[:n], strangers[:n]]).numpy(), torch.arange(2 * n).numpy() < n)
     return lambda rows: torch.from_numpy(fitted.decision_function(rows.numpy()))

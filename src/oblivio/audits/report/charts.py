@@ -12,6 +12,7 @@ from oblivio.audits.words import in_percent, said
 
 CLASSES = 14  # that a chart of changes has room for
 AXES = {"retrained": ("forget", ("retain", "kept")), "chance": ("forget", ("kept",)), "clean": ("affected", ("kept",))}
+WHEN = ("before", "after")
 SETS = {"members": "retained", "unseen": "unseen", "forgotten": "forgotten"}
 
 
@@ -122,7 +123,7 @@ def scatter(report: Mapping[str, Any]) -> Chart:
     x, title = _figure(report, gone), "What goes against what stays"
     y = next((f for f in (_figure(report, name) for name in stays) if f["state"] == "figure"), None)
     if x["state"] != "figure" or y is None:
-        lacking = x if y is not None else _figure(report, stays[-1])
+        lacking = x if x["state"] != "figure" else _figure(report, stays[0])
         return Absent("scatter", title, lacking["why"])
     both = [s for s in report["subjects"] if s["name"] in x["values"] and s["name"] in y["values"]]
     points = [Point(s["name"], s["kind"], *(f["values"][s["name"]]["value"] for f in (x, y))) for s in both]
@@ -186,16 +187,13 @@ def losses(report: Mapping[str, Any]) -> Chart:
     found, title = report["losses"], "Losses before and after"
     if not found:
         return Absent("losses", title, "There are no forgotten rows with targets.")
-    panels = {when: {SETS[name]: found[when][name] for name in SETS if name in found[when]} for when in WHEN}
+    sets = {when: {SETS[name]: found[when][name] for name in SETS if name in found[when]} for when in WHEN}
     read = (
         "Heights are shares of rows by their loss, on a scale that stretches small shares (square root); unseen are "
         "test rows of the same classes. Rows that a model has learned lie with the retained ones, rows that it never "
         "learned with the unseen. What lies beyond the right edge is counted in the last bin."
     )
-    return Histograms("losses", title, read, found["edges"], panels)
-
-
-WHEN = {"before": "original", "after": "after forgetting"}
+    return Histograms("losses", title, read, found["edges"], sets)
 
 
 # --- curves
@@ -211,14 +209,19 @@ def relearning(report: Mapping[str, Any]) -> Chart:
 
 
 def similarity(report: Mapping[str, Any]) -> list[Chart]:
-    """Similarity of features to those of the references, layer by layer: on test rows, and on forgotten ones."""
-    read = (
-        "1 means the same features up to rotation and scale. What counts is the place beside the retrained models' "
-        "similarity to each other (the band is their range): a line below it has layers that no retrained model has."
+    """Similarity of features layer by layer: to those of the references, on two sets of rows, and to the original's."""
+    alike = "1 means the same features up to rotation and scale. "
+    to_references = (
+        f"{alike}What counts is the place beside the retrained models' similarity to each other (the band is their "
+        "range): a line below it has layers that no retrained model has."
     )
-    titles = {"cka": "Similarity to the references by layer", "cka_forget": "The same on forgotten rows"}
-    made = [curves(report, name, title, "layer, from input to output", read) for name, title in titles.items()]
-    return [made[0], *(chart for chart in made[1:] if not isinstance(chart, Absent))]
+    to_original = f"{alike}A line above that of the retrained models (the band is their range) has stayed closer."
+    about = {
+        "cka_forget": ("Similarity to the references by layer, forgotten rows", to_references),
+        "cka": ("Similarity to the references by layer, test rows", to_references),
+        "cka_original": ("Similarity to the original by layer", to_original),
+    }
+    return [curves(report, name, title, "layer, from input to output", read) for name, (title, read) in about.items()]
 
 
 def curves(report: Mapping[str, Any], name: str, title: str, x: str, read: str) -> Chart:

@@ -61,7 +61,7 @@ def together(reports: Named) -> dict[str, Any]:
     first = reports[0][1]
     for name, report in reports[1:]:
         _check_same(reports[0][0], first, name, report)
-    shared = [subject for subject in first["subjects"] if subject["kind"] in SHARED]
+    shared = _shared(first)
     names = [*(name for name, _ in reports), *(subject["name"] for subject in shared)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BadInput(f"two models are called {', '.join(twice)}; give each outcome a name of its own")
@@ -125,9 +125,8 @@ def _other_models(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[s
         for name in a:
             mine, theirs = (each["values"].get(name) for each in (figure, beside))
             if mine and theirs and not _close(mine["value"], theirs["value"]):
-                return [
-                    f"{name} is another model: its figure {figure['id']} is {mine['value']:g} and {theirs['value']:g}"
-                ]
+                values = f"{mine['value']:g} and {theirs['value']:g}"
+                return [f"{name} is another model: its figure {figure['id']} is {values}"]
     return []
 
 

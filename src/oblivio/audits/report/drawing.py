@@ -8,7 +8,7 @@ import math
 import re
 import statistics
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -56,7 +56,9 @@ def svg(chart: Chart) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}), warnings.catch_warnings():
+    style: dict[Any, Any] = {**matplotlib.rcParamsDefault, **STYLE}
+    del style["backend"]  # to set it is to start the global state of pyplot
+    with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts draw the text, not these
         figure = Figure(figsize=SIZE)
         DRAWN[type(chart)](figure, chart)
@@ -71,31 +73,29 @@ def svg(chart: Chart) -> str:
 def inline(text: str, chart: Chart) -> str:
     """Matplotlib's SVG as a page can hold it: ids of its own, the page's colours and font, read aloud as its title."""
     root = ElementTree.fromstring(text)
-    elements = list(root.iter())
-    linked = {value[1:] for each in elements for name, value in each.items() if name.endswith("href")}
-    for each in elements:
+    linked = {value[1:] for each in root.iter() for name, value in each.items() if name.endswith("href")}
+    for each in root.iter():
         each.tag = each.tag.partition("}")[2]
-        for name, value in list(each.items()):
-            del each.attrib[name]
-            if name == "id" and value in linked:
-                each.set("id", f"{chart.id}-{value}")
-            elif name.endswith("href"):
-                each.set("href", f"#{chart.id}-{value[1:]}")
-            elif name != "id":
-                each.set(name, _own(value))
-    for defs in root.findall("defs"):
-        if defs.find("style") is not None:
-            root.remove(defs)
+        own = [_own(name, value, chart.id, linked) for name, value in each.items()]
+        each.attrib.clear()
+        each.attrib.update(pair for pair in own if pair is not None)
+    for defs in root.findall("defs[style]"):  # a style would hold for the whole page
+        root.remove(defs)
     box = root.get("viewBox", "")
     root.attrib.clear()
     root.attrib.update({"viewBox": box, "role": "img", "aria-label": plain(chart.title), "class": "chart"})
     return re.sub(r"\s*\n\s*", "\n", ElementTree.tostring(root, encoding="unicode")).strip()
 
 
-def _own(value: str) -> str:
-    """A style in the page's colours, and in its font."""
-    value = re.sub(r"font: (\d\S* )?([\d.]+)px [^;]*", r"font-size: \2px", value)
-    return re.sub(r"#[0-9a-f]{6}", lambda found: COLOURS.get(found[0], found[0]), value)
+def _own(name: str, value: str, chart: str, linked: Collection[str]) -> tuple[str, str] | None:
+    """An attribute with the page's names; None for an id that nothing refers to."""
+    if name == "id":
+        return (name, f"{chart}-{value}") if value in linked else None
+    if name.endswith("href"):
+        return "href", f"#{chart}-{value[1:]}"
+    value = re.sub(r"font: (?:\S+ )??([\d.]+px) [^;]*", r"font-size: \1", value)  # as older Matplotlibs say it
+    value = re.sub(r"font-family: [^;]*(; )?", "", value)
+    return name, re.sub(r"#[0-9a-f]{6}", lambda found: COLOURS.get(found[0], found[0]), value)
 
 
 def plain(text: str) -> str:
@@ -168,15 +168,17 @@ def _scale(axis: Axis, percent: bool, whole: bool = False) -> None:
     from matplotlib.ticker import MaxNLocator
 
     low, high = axis.get_view_interval()
-    ticks = [
-        float(tick)
-        for tick in MaxNLocator(6, steps=[1, 2, 5, 10], integer=whole).tick_values(low, high)
-        if low <= tick <= high
-    ]
+    found = MaxNLocator(6, steps=[1, 2, 5, 10], integer=whole).tick_values(low, high)
+    ticks = [float(tick) for tick in found if low <= tick <= high]
     if percent:
         axis.set_major_formatter(lambda tick, _: f"{100 * tick:.6g}")
         ticks = [tick for tick in ticks if -1e-9 <= tick <= 1 + 1e-9]
     axis.set_ticks(ticks)
+
+
+def _label(axes: Axes, chart: Scatter | Lines) -> None:
+    axes.set_xlabel(short(chart.x, 50))
+    axes.set_ylabel(short(chart.y, 34))
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
@@ -205,8 +207,7 @@ def _scatter(figure: Figure, chart: Scatter) -> None:
     axes.set_ylim(_room([p.y for p in chart.points], chart.percent))
     for axis in (axes.xaxis, axes.yaxis):
         _scale(axis, chart.percent)
-    axes.set_xlabel(chart.x)
-    axes.set_ylabel(chart.y)
+    _label(axes, chart)
     rail(axes, ends)
 
 
@@ -260,8 +261,7 @@ def _lines(figure: Figure, chart: Lines) -> None:
         _name_places(axes, chart.places)
     else:
         _scale(axes.xaxis, percent=False, whole=True)
-    axes.set_xlabel(chart.x)
-    axes.set_ylabel(chart.y)
+    _label(axes, chart)
     rail(axes, ends)
 
 
@@ -274,38 +274,35 @@ def _name_places(axes: Axes, places: Sequence[str]) -> None:
 
 def _changes(figure: Figure, chart: Changes) -> None:
     figure.set_size_inches(SIZE[0], max(1.7, 0.9 + 0.21 * len(chart.classes)))
-    axes, edge = _axes(figure, left=98, top=24), _edge(chart)
-    between = 0.5 / len(chart.series)
+    axes, edge, between = _axes(figure, left=98, top=24), _edge(chart), 0.5 / len(chart.series)
     for place, (series, look) in enumerate(zip(chart.series, styles([s.kind for s in chart.series]), strict=True)):
         rows = [row + between * (place - (len(chart.series) - 1) / 2) for row in range(len(series.y))]
-        axes.plot(_inside(series.y, edge), rows, **{**look, "linestyle": "none", "markersize": 5}, label=series.name)
         if series.low:
-            axes.hlines(
-                rows,
-                _inside(series.low, edge),
-                _inside(series.high, edge),
-                color=look["color"],
-                linewidth=4,
-                alpha=0.35,
-            )
-        for row, value in zip(rows, series.y, strict=True):
-            if abs(value) > edge:
-                away = math.copysign(7 + 22 * place, -value)
-                axes.annotate(
-                    f"{100 * value:+.0f}", (math.copysign(edge, value), row), (away, 0), textcoords="offset points",
-                    color=look["color"], fontsize=SMALL, va="center", ha="left" if away > 0 else "right",
-                )  # fmt: skip
+            span = _inside(series.low, edge), _inside(series.high, edge)
+            axes.hlines(rows, *span, color=look["color"], linewidth=4, alpha=0.35)
+        look = {**look, "linestyle": "none", "markersize": 5, "label": short(series.name)}
+        axes.plot(_inside(series.y, edge), rows, **look)
+        _say_beyond(axes, edge, zip(series.y, rows, strict=True), 7 + 22 * place, look["color"])
     axes.axvline(0, color=INK, linewidth=0.7)
-    words = [
-        f"{short(name, 10)} (goes)" if gone else short(name)
-        for name, gone in zip(chart.classes, chart.gone, strict=True)
-    ]
+    named = zip(chart.classes, chart.gone, strict=True)
+    words = [f"{short(name, 10)} (goes)" if gone else short(name) for name, gone in named]
     axes.set_yticks(range(len(words)), words)
     axes.set_ylim(len(words) - 0.4, -0.6)
     axes.set_xlim(-1.08 * edge, 1.08 * edge)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+g}" if value else "0")
     axes.set_xlabel("change of accuracy, points")
     _legend(figure, axes)
+
+
+def _say_beyond(axes: Axes, edge: float, marks: Iterable[tuple[float, float]], away: float, colour: str) -> None:
+    """Beside marks that stand at the edge for values beyond it, the values; ``away`` in points."""
+    for value, row in marks:
+        if abs(value) > edge:
+            axes.annotate(
+                f"{100 * value:+.0f}", (math.copysign(edge, value), row), (math.copysign(away, -value), 0),
+                textcoords="offset points", color=colour, fontsize=SMALL, va="center",
+                ha="left" if value < 0 else "right",
+            )  # fmt: skip
 
 
 def _edge(chart: Changes) -> float:

@@ -16,7 +16,7 @@ from oblivio.audits.report.drawing import svg
 from oblivio.audits.verdict import named
 from oblivio.audits.words import said
 
-PLACES = {"gone": ("scatter", "losses", "relearning"), "alike": ("by_class", "cka", "cka_forget")}
+PLACES = {"gone": ("scatter", "losses", "relearning"), "alike": ("by_class", "cka_forget", "cka", "cka_original")}
 GOALS = {
     "retrained": "so that the model is like one that never learned them",
     "clean": "so that the model is like one that was never given manipulated rows",
