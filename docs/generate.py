@@ -28,6 +28,7 @@ from oblivio.audits.probe import QUESTIONS, known
 from oblivio.claims import page, runner
 from oblivio.claims.fashion import LIMITS as NEAR
 from oblivio.claims.verdict import FALSE
+from oblivio.cli.codes import FINISHED, INCONCLUSIVE, REJECTED
 from oblivio.core.registry import Spec
 from oblivio.data.loading import NAMED
 from oblivio.data.published import SETS
@@ -411,7 +412,7 @@ def called(text: str) -> str:
     def one(found: re.Match[str]) -> str:
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             code = command(shlex.split(found["words"])[1:])
-        if code:
+        if code not in (FINISHED, REJECTED, INCONCLUSIVE):
             raise RuntimeError(f"{found['words']} ended with {code}")
         return f"```console\n$ {found['words']}\n{_wrapped(printed.getvalue())}```\n"
 

@@ -12,6 +12,8 @@ from torch import nn
 
 import oblivio as ob
 
+SLOW = ["mia_confidence", "relearning"]  # probes that train something, and that nothing here looks at
+
 
 def trained() -> ob.Problem:
     """A small network on handwritten digits, and the request to forget every three."""

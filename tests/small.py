@@ -107,7 +107,7 @@ def resumes_everywhere(plan: Callable[[], Stage], make: Callable[[], Problem], f
     return whole.problem
 
 
-def state(report: Mapping[str, Any], figure: str) -> tuple[str, str]:
+def found(report: Mapping[str, Any], name: str) -> tuple[str, str]:
     """Whether a figure is there, and if not, why."""
-    found = next(each for each in report["figures"] if each["id"] == figure)
-    return found["state"], found["why"]
+    figure = next(each for each in report["figures"] if each["id"] == name)
+    return figure["state"], figure["why"]

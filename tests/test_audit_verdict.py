@@ -116,7 +116,10 @@ def test_what_stands_among_the_references_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("figures", "words"),
     [
-        ({"forget": [1.0, 1.0, 0.5, 0.49, 0.51]}, "accuracy on forget: 100.0%, where models retrained without the rows"),
+        (
+            {"forget": [1.0, 1.0, 0.5, 0.49, 0.51]},
+            "accuracy on forget: 100.0%, where models retrained without the rows",
+        ),
         ({"forget": [0.0, 1.0, 0.5, 0.49, 0.51]}, "between 45.0 and 55.0"),
         ({"linear_probe": [0.9, 0.9, 0.7, 0.71, 0.69]}, "on linear_probe: 90.0%"),
         ({"kept": [0.8, 0.9, 0.9, 0.9, 0.9]}, "from 89.0"),

@@ -49,7 +49,12 @@ def test_a_finished_run_is_audited_again_and_stays_as_it_was(cli: Cli) -> None:
     said = cli("audit", "one", "--references", "1", "--no-rows", "--out", "two")
     assert said.code == INCONCLUSIVE
     assert contents(Path("one")) == before
-    assert sorted(path.name for path in Path("two").iterdir()) == ["job.yaml", "log.jsonl", "report.html", "report.json"]
+    assert sorted(path.name for path in Path("two").iterdir()) == [
+        "job.yaml",
+        "log.jsonl",
+        "report.html",
+        "report.json",
+    ]
     one, two = Report.load("one"), Report.load("two")
     assert one.value("forget") == two.value("forget")
     assert [s["name"] for s in two["subjects"]] == ["finetune", "original", "retrained 1", "weight noise"]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from oblivio.audits.report import HTML, JSON, ROWS
 from oblivio.cli.app import application
 from oblivio.core.errors import BadInput
-from oblivio.audits.report import HTML, JSON, ROWS
 from oblivio.jobs import folder
 from oblivio.jobs.job import Job
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import oblivio as ob
+from oblivio.cli.codes import FINISHED, INCONCLUSIVE, REJECTED
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 OWN = EXAMPLES / "own_model"
@@ -35,7 +36,7 @@ def test_forget_a_class(monkeypatch, capsys):
     problem = run("forget_a_class.py", monkeypatch)
     assert problem.score("forget") > 0.9  # the original still knows the class
     printed = capsys.readouterr().out
-    assert "accuracy, %" in printed
+    assert "accuracy in %" in printed
     assert "2 retrained" in printed
     assert all(name in printed for name in ("output masked", "weight noise", "salun", "ssd"))
 
@@ -74,7 +75,7 @@ def test_own_model_as_a_job(tmp_path):
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in (FINISHED, REJECTED, INCONCLUSIVE), done.stderr
     assert "3 retrained" in done.stdout
     assert {path.name for path in out.iterdir()} == {
         "model", "job.yaml", "log.jsonl", "report.html", "report.json", "rows.parquet",

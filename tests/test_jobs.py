@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from small import state
+from small import found as figure
 from torch import nn
 
 import oblivio as ob
@@ -317,7 +317,7 @@ def test_a_users_own_network_and_recipe(own: str, own_cache: Path, tmp_path: Pat
 def test_binary_and_regression(data: str, tmp_path: Path) -> None:
     asked = job(data=data, forget="random=0.1", references=1)
     outcome = forget.run(asked, tmp_path)
-    assert {state(outcome.report, name)[0] for name in ("forget", "retain", "test", "kept")} == {"figure"}
+    assert {figure(outcome.report, name)[0] for name in ("forget", "retain", "test", "kept")} == {"figure"}
     assert outcome.report["request"]["higher"] is (data == "breast_cancer")
     x = outcome.problem.source("test").batch(torch.arange(4))["x"]
     assert torch.equal(ob.load(tmp_path)(x), outcome.model(x))

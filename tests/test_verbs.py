@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from small import state
+from small import found as figure
 from torch import Tensor, nn
 
 import oblivio as ob
@@ -215,7 +215,7 @@ def test_noise_moves_each_tensor_as_far_as_the_method(model: nn.Module) -> None:
 def test_figures_without_references_or_test() -> None:
     problem = ob.Problem(net(), forget=(X[SOME], Y[SOME]), retain=(X[~SOME], Y[~SOME]))
     report = ob.forget(problem, "finetune", epochs=1).report
-    assert state(report, "kept") == ("does not apply", "there are no test rows with targets")
+    assert figure(report, "kept") == ("does not apply", "there are no test rows with targets")
     assert report.verdict.word == "INCONCLUSIVE"
 
 

@@ -11,6 +11,7 @@ import torch
 
 from oblivio import artefact
 from oblivio.cli import main
+from oblivio.cli.codes import FINISHED, INCONCLUSIVE, REJECTED
 from oblivio.core import files, opt, run
 from oblivio.networks import Architecture
 
@@ -21,6 +22,7 @@ recipe: {epochs: 0.5}
 forget: class=3
 method: {name: npo, settings: {epochs: 1}}
 references: 1
+audit: {leave_out: [mia_confidence, relearning]}
 """
 EVERY = 30  # seconds between checkpoints, as shipped
 
@@ -28,13 +30,18 @@ EVERY = 30  # seconds between checkpoints, as shipped
 def forget(folder: Path, steps: int, plant: str | None = None) -> int:
     """The job in ``job.yaml``, from its beginning."""
     prepare(steps, plant)
-    return main(["forget", str(folder / "job.yaml"), "--out", str(folder / "out")])
+    return ended(main(["forget", str(folder / "job.yaml"), "--out", str(folder / "out")]))
 
 
 def resume(folder: Path, steps: int, plant: str | None = None) -> int:
     """The rest of it."""
     prepare(steps, plant)
-    return main(["resume", str(folder / "out")])
+    return ended(main(["resume", str(folder / "out")]))
+
+
+def ended(code: int) -> int:
+    """Any verdict is an end as it must be."""
+    return FINISHED if code in (REJECTED, INCONCLUSIVE) else code
 
 
 def clear(folder: Path) -> int:

@@ -15,10 +15,10 @@ from torch import nn
 
 from kills.server import Server
 from oblivio import artefact
+from oblivio.audits.report import JSON
 from oblivio.core.errors import BadInput
 from oblivio.core.files import read_json
 from oblivio.jobs import weights
-from oblivio.audits.report import JSON
 from oblivio.jobs.folder import JOB, LOG, MODEL, interrupted
 from oblivio.networks import Architecture
 
@@ -32,6 +32,7 @@ recipe: {epochs: 1.5}
 forget: class=3
 method: {name: %(method)s, settings: {epochs: 4, batch: 16}}
 references: 1
+audit: {leave_out: [mia_confidence, relearning]}
 """
 
 

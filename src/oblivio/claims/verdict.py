@@ -43,11 +43,18 @@ def accuracies(**settings: Any) -> Sequence[str]:
 
 def measure(method: Select, seed: int, *, request: Forget, epochs: float | None = None,
             most: int | None = None) -> Figures:  # fmt: skip
-    """1 for each false model that is rejected, 0 for others; the share of four fresh ones that is accepted."""
+    """``judged`` on a request to forget rows of Fashion-MNIST; the last two are for a look."""
     recipe = shipped(fashion.NETWORK) if epochs is None else shipped(fashion.NETWORK).but(epochs=epochs)
-    of = fashion.case(request, seed, fashion.rows_of(most), recipe, RETRAINED)
+    return judged(fashion.case(request, seed, fashion.rows_of(most), recipe, RETRAINED), seed, method())
+
+
+def judged(of: fashion.Case, seed: int, only: Sequence[str] = ()) -> Figures:
+    """1 for each false model that is rejected, else 0; whether the last fresh one is accepted; shares of all of them.
+
+    ``only``: the figures that judge; none means the policy's own.
+    """
     seen = gather(of.start, [*of.subjects(), *false(of, seed)], of.classes)
-    reports = [_turn(seen, fresh, method()) for fresh in range(RETRAINED)]
+    reports = [_turn(seen, fresh, only) for fresh in range(len(of.references))]
     words = [judge(report).word for report in reports]
     last = reports[-1]
     found = {f"{each['name']}_rejected": float(_word(last, each["name"]) == "REJECTED")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,14 @@ if TYPE_CHECKING:
     from oblivio.jobs.outcome import Outcome
 
 JOB: dict[str, Any] = {
-    "data": "digits", "model": "mlp", "forget": "class=3", "method": "retrain", "references": 4,
+    "data": "digits", "model": "mlp", "forget": "class=3", "references": 4,
+    "recipe": {"optimiser": "sgd", "lr": 0.05, "wd": 5e-4, "epochs": 20},
+    "method": {"name": "retrain", "settings": {"lr": 0.05, "wd": 5e-4, "epochs": 20}},
 }  # fmt: skip
 BEFORE = (
     "A small network learns to read handwritten digits. Then all threes must go: not only as an answer, but whatever "
-    "the network learned from their rows. What that comes to is told by networks trained in the same way without them."
+    "the network learned from their rows. What that comes to is told by networks trained in the same way without them. "
+    "The surest method first: train again without the threes."
 )
 FRAUD = (
     "\nThe same request, served in the cheapest way: the answer 3 is hidden, and the weights stay as they are. "
@@ -30,6 +34,7 @@ FRAUD = (
 def demo() -> None:
     """Forget a class of handwritten digits, and judge that; then judge a fraud. Takes less than a minute."""
     import torch
+    import yaml
 
     from oblivio.jobs import forget
     from oblivio.jobs.job import Job
@@ -42,8 +47,8 @@ def demo() -> None:
     show(outcome.report)
     out.print(FRAUD)
     show(hidden(outcome).report)
-    out.print("\nThe same by hand, with the new model and a report to read in a browser:")
-    out.print("  oblivio forget " + " ".join(f"--{name} {value}" for name, value in JOB.items()), soft_wrap=True)
+    out.print("\nThe same by hand, with the new model and a report to read in a browser: oblivio forget job.yaml, with")
+    out.print(textwrap.indent(yaml.safe_dump(JOB, sort_keys=False), "  "), soft_wrap=True)
 
 
 def hidden(outcome: Outcome) -> Outcome:
@@ -55,4 +60,6 @@ def hidden(outcome: Outcome) -> Outcome:
 
     changed = outcome.original.copy()
     changed.nets.update(mask(dict(changed.nets.items()), forgotten_classes(outcome.original)))
-    return dataclasses.replace(outcome, problem=changed, chosen=Chosen(Plan([]), "answer hidden", {}), cost={})
+    return dataclasses.replace(
+        outcome, problem=changed, chosen=Chosen(Plan([]), "answer hidden", {}), cost={}, notes=()
+    )

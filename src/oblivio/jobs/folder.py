@@ -18,9 +18,12 @@ from oblivio.jobs.job import Job
 JOB, LOG, MODEL, WORK = "job.yaml", "log.jsonl", "model", "work"
 
 
+LAST = (JSON, "figures.json")  # what is written when a run is finished, now and before there was an audit
+
+
 def interrupted(folder: Path) -> bool:
     """Whether a run began in ``folder`` and did not come to its end."""
-    return (folder / JOB).exists() and not (folder / JSON).exists()
+    return (folder / JOB).exists() and not any((folder / name).exists() for name in LAST)
 
 
 def check_new(folder: Path) -> None:

@@ -15,7 +15,6 @@ from oblivio.audits.seen import LAYERED
 from oblivio.core.source import as_source
 from oblivio.modules.fitted import moments
 
-STRENGTH = 0.1  # of the linear probe's ridge, where every feature has deviation 1
 NEIGHBOURS = 5
 
 
@@ -27,12 +26,14 @@ def linear_probe(case: Case, look: Look, others: Sequence[Look]) -> Value:
     For a class that goes it asks whether the features still single it out; for rows of classes that stay, whether
     theirs are closer to the labels than those of rows never seen. It is fitted to one-hot classes, or to labels -1
     and 1; of a regression the figure is the share of the targets' variance that is explained, 0 where that is none.
+    The strength of the ridge is the number of features, which have deviation 1: the best for weights of which all
+    together are expected to explain as much as the noise.
     """
     seen, asked = needs_features(look, "test"), needs_features(look, "forget")
     mean, spread = moments([seen.T])
     x, z = (((features - mean) / spread).double() for features in (seen, asked))
     y = unseen_answers(case)
-    weights = ridge(x, y - y.mean(0), STRENGTH * len(x))
+    weights = ridge(x, y - y.mean(0), x.shape[1])
     return scored(case, sampled(case, "forget"), z @ weights + y.mean(0))
 
 

@@ -29,7 +29,9 @@ def cka_forget(case: Case, look: Look, others: Sequence[Look]) -> Value:
     return alike(look, needs_references(others), "forget")
 
 
-@probe("alike", "CKA of features with the original", "similarity", about="features", of=("outcome", "reference", "control"))
+@probe(
+    "alike", "CKA of features with the original", "similarity", about="features", of=("outcome", "reference", "control")
+)
 def cka_original(case: Case, look: Look, others: Sequence[Look]) -> Value:
     """The same with the original, on forgotten rows, or on test rows where there are fewer than 512 of them."""
     on = "forget" if len(thinned(case.sample["forget"])) >= LEAST or "test" not in case.sample else "test"

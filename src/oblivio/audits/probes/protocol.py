@@ -39,4 +39,4 @@ def _features(case: Case, look: Look) -> list[float]:
 
 
 def _near(mine: Sequence[float], theirs: Sequence[Sequence[float]]) -> list[float]:
-    return [1 - abs(value - fmean(each)) for value, *each in zip(mine, *theirs, strict=True)]
+    return [max(0.0, 1 - abs(value - fmean(each))) for value, *each in zip(mine, *theirs, strict=True)]

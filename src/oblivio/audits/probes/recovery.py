@@ -39,17 +39,15 @@ def recovery(case: Case, look: Look, others: Sequence[Look]) -> Value:
 
 def last_layer(case: Case) -> nn.Linear:
     """The original's layer from features to outputs; DoesNotApply where something else makes the outputs of them."""
-    original = case.original
-    there, features = at(case.problem, original.subject), needs_features(original, "forget")
-    layer = there.nets.get_submodule(feature_layer(there, original.subject) or "")
-    served = original["forget"].out[case.sample["forget"]]
-    if isinstance(layer, nn.Linear) and (layer.in_features, layer.out_features) == (features.shape[1], served.shape[-1]):
+    subject, features = case.original.subject, needs_features(case.original, "forget")
+    there, served = at(case.problem, subject), case.original["forget"].out[case.sample["forget"]].flatten()
+    layer = there.nets.get_submodule(feature_layer(there, subject) or "")
+    if isinstance(layer, nn.Linear) and layer.in_features == features.shape[1]:
         with torch.no_grad():
-            out = layer(features.to(layer.weight)).float().cpu()
-        if (out - served).norm() <= CLOSE * served.norm():
+            out = layer(features.to(layer.weight)).float().cpu().flatten()
+        if out.shape == served.shape and (out - served).norm() <= CLOSE * served.norm():
             return layer
-    raise DoesNotApply("the layer after the features does not give the model's outputs, so there is no last layer to "
-                       "bring them back with")  # fmt: skip
+    raise DoesNotApply("what follows the features is not one linear layer that gives the model's outputs")
 
 
 def _with_one(look: Look, on: str) -> Tensor:

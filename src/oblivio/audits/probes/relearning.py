@@ -51,10 +51,9 @@ def relearning(case: Case, look: Look, others: Sequence[Look]) -> Value:
 def _parted(case: Case) -> tuple[Source, Source]:
     """A few rows to learn from, and forgotten rows that are not among them."""
     gone, stays = case.problem.source("forget"), case.problem.source("retain")
-    if len(gone) < LEAST:
-        raise DoesNotApply(f"{len(gone)} forgotten rows are too few to relearn from some and score on others; it takes "
-                           f"{LEAST}")  # fmt: skip
     first, rest = _few(case, "forget"), _few(case, "retain")
+    if len(gone) < LEAST or not len(first):
+        raise DoesNotApply(f"{len(gone)} forgotten rows are too few to relearn from some and score on others")
     held = torch.ones(len(gone), dtype=torch.bool)
     held[first] = False
     parts = (gone.batch(first), stays.batch(rest))
@@ -77,7 +76,8 @@ def _few(case: Case, on: str) -> Tensor:
 
 def relieved(model: nn.Module) -> nn.Module:
     """A copy without what is wrapped around the network, its last linear layer set to 0."""
-    other = copy.deepcopy(model.net if isinstance(model, Wrap) and hasattr(model, "net") else model)
+    inside = getattr(model, "net", None) if isinstance(model, Wrap) else None
+    other = copy.deepcopy(inside if isinstance(inside, nn.Module) else model)
     if not any(isinstance(module, nn.Linear) for module in other.modules()):
         raise DoesNotApply("the model has no linear layer that could start anew")
     for weight in other.get_submodule(last_linear(other)).parameters():

@@ -10,13 +10,13 @@ from oblivio.audits.verdict import named
 from oblivio.audits.words import aligned, number, said, sign
 
 SHOWN = (
-    "forget", "retain", "kept", "unseen", "affected", "mia_loss", "mia_lira", "small_request", "linear_probe",
-    "relearning", "cka", "divergence_forget", "divergence_test",
+    "forget", "affected", "retain", "kept", "mia_lira", "small_request", "linear_probe", "relearning", "recovery",
+    "cka_forget", "divergence_forget", "divergence_test",
 )  # fmt: skip
 HEADS = {
-    "forget": "forget", "retain": "retain", "kept": "test", "unseen": "unseen", "affected": "affected",
-    "mia_loss": "loss AUC", "mia_lira": "LiRA AUC", "small_request": "rank p", "linear_probe": "probe",
-    "relearning": "relearn", "cka": "CKA", "divergence_forget": "JS forget", "divergence_test": "JS test",
+    "forget": "forget", "affected": "affected", "retain": "retain", "kept": "test", "mia_lira": "LiRA",
+    "small_request": "rank p", "linear_probe": "probe", "relearning": "relearn", "recovery": "recover",
+    "cka_forget": "CKA", "divergence_forget": "apart forget", "divergence_test": "apart test",
 }  # fmt: skip
 WIDTH = 118
 
