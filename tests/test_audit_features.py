@@ -103,7 +103,7 @@ def test_both_sides_of_the_ridge_agree(n: int, d: int, strength: float) -> None:
 def test_features_that_hold_nothing_are_at_chance_and_constant_ones_do_no_harm() -> None:
     y, x = blobs({"forget": 400, "test": 400}, 0.1)
     clear = {on: torch.cat([each, torch.full((len(each), 1), 3.0)], 1) for on, each in x.items()}
-    blurred = {on: normal(len(each), 6, seed=5) for on, each in x.items()}
+    blurred = {on: normal(len(each), 6, seed=i) for i, (on, each) in enumerate(x.items())}
     found = measured("linear_probe", case(y, clear, blurred)).values
     assert found["model 0"].value == 1
     assert found["model 1"].value == pytest.approx(0.25, abs=0.08)
@@ -190,7 +190,7 @@ def passed(original: nn.Module, *models: nn.Module | Mapping[str, nn.Module], cl
 @pytest.mark.parametrize("name", ["linear_probe", "nearest_probe", "recovery", "cka", "cka_forget"])
 def test_a_masked_output_has_the_features_of_the_original(name: str) -> None:
     original = net()
-    found = measured(name, passed(original, mask({"model": original}, [3]), net(1))).values
+    found = measured(name, passed(original, mask({"model": original}, [3]), net(1), net(2))).values
     assert found["model 0"].value == found["original"].value
 
 
@@ -244,8 +244,8 @@ def test_recovery_needs_a_last_layer_that_gives_the_outputs() -> None:
 def by_gram(x: Tensor, y: Tensor) -> float:
     """As the card has it."""
     middle = torch.eye(len(x), dtype=torch.double) - 1 / len(x)
-    k, l = (middle @ (each.double() @ each.double().T) @ middle for each in (x, y))
-    return float((k * l).sum() / ((k * k).sum() * (l * l).sum()).sqrt())
+    k, m = (middle @ (each.double() @ each.double().T) @ middle for each in (x, y))
+    return float((k * m).sum() / ((k * k).sum() * (m * m).sum()).sqrt())
 
 
 @given(st.integers(2, 12), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
@@ -279,30 +279,37 @@ def test_what_does_not_vary_is_like_nothing() -> None:
 
 def test_alike_is_the_mean_over_the_references_and_has_a_value_for_every_layer() -> None:
     of = passed(net(), net(1), net(), net(2))
-    found = measured("cka", of)
-    value, originals = found.values["model 0"], found.values["original"]
+    value = measured("cka", of).values["model 0"]
     mine, *theirs = (look["test"].features for look in (of.outcome, *of.references))
     assert value.value == pytest.approx(np.mean([similarity(mine, each) for each in theirs]))  # type: ignore[arg-type]
     assert value.rows == 700
     assert [name for name, _ in value.curve] == ["0", "2", "3"]
     assert dict(value.curve)["2"] == pytest.approx(value.value)  # no activation is between this layer and the last
-    alone = measured("cka_original", of).values
-    assert originals.value == pytest.approx((1 + alone["model 2"].value) / 2)  # the first reference is a copy of it
+
+
+def test_a_copy_of_the_original_is_as_far_from_the_references_as_the_original() -> None:
+    of = passed(net(), net(1), net(), net(2))  # the first reference is a copy
+    alone, mean = measured("cka_original", of).values, measured("cka_forget", of).values["original"]
     assert alone["model 1"].value == pytest.approx(1)
+    assert mean.value == pytest.approx((1 + alone["model 2"].value) / 2)
     assert alone["model 1"].note == "forget rows"
     assert "original" not in alone
 
 
 def test_layers_that_not_all_have_are_left_out() -> None:
-    found = first("cka", passed(net(), net(), nn.Sequential(nn.Linear(6, 3), nn.Tanh(), nn.Tanh(), nn.Linear(3, 4))))
+    found = first(
+        "cka", passed(net(), net(), net(1), nn.Sequential(nn.Linear(6, 3), nn.Tanh(), nn.Tanh(), nn.Linear(3, 4)))
+    )
     assert [name for name, _ in found.curve] == ["0", "3"]
 
 
 def test_few_rows_are_too_few_for_cka() -> None:
-    few = passed(net(), net(), net(1), rows={"forget": 40, "test": 600})
+    few = passed(net(), net(), net(1), net(2), rows={"forget": 40, "test": 600})
     assert "40 forget rows are too few" in why("cka_forget", few)
     assert first("cka_original", few).note == "test rows"
-    assert "40 test rows are too few" in why("cka", passed(net(), net(), net(1), rows={"forget": 600, "test": 40}))
+    assert "40 test rows are too few" in why(
+        "cka", passed(net(), net(), net(1), net(2), rows={"forget": 600, "test": 40})
+    )
 
 
 def test_without_references_there_is_nothing_to_be_alike() -> None:

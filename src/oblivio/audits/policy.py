@@ -52,7 +52,6 @@ CLEAN = (
 )
 CHANCE = (
     Rule("forget", "high", 0.05, "chance", about="outputs"),
-    Rule("unseen", "high", 0.05, "chance", about="outputs"),
     Rule("recovery", "high", 0.15, "chance", about="features"),
     Rule("linear_probe", "high", 0.15, "chance", about="features"),
     Rule("kept", "low", 0.02, "original"),

@@ -135,7 +135,8 @@ def claim(kind: Kind, rows: str | dict[str, Any], trained: str, holds: tuple[str
         says=f"At least {ENOUGH} methods besides {' and '.join(BASELINES)}, each at its shipped defaults, end within 2 "
         "points of three retrained models on forgotten rows, and within 1.5 on test rows of kept classes (off: the "
         "larger gap in units of these limits, mean over the seeds). Also shown: the untouched original, its output "
-        "with the class masked, and noise on its weights as large as the change by finetune.",
+        "with the class masked, and noise on its weights as large as the change by finetune; and whether the audit "
+        "accepts each (accepted: 1 or 0).",
         trained=f"fashion_mnist, {NETWORK} by its shipped recipe; {trained}",
         method=by_name,
         controls={"every method as a no-op": nothing},

@@ -14,6 +14,7 @@ from typing import Any
 
 from oblivio.audits.audit import examine
 from oblivio.audits.case import Case, Look, gather
+from oblivio.audits.probe import known
 from oblivio.audits.report import Report
 from oblivio.audits.subjects import Subject, mask, noise_until
 from oblivio.audits.verdict import judge
@@ -82,18 +83,18 @@ def _score(of: fashion.Case, nets: Any) -> float:
 
 def _turn(seen: Case, fresh: int, only: Sequence[str]) -> Report:
     """The report in which one of the retrained models is the outcome, judged by ``only`` these figures if any."""
-    known = seen.references[fresh]
+    chosen = seen.references[fresh]
 
     def cast(look: Look) -> Look:
-        if look is not known:
+        if look is not chosen:
             return look
         return dataclasses.replace(look, subject=dataclasses.replace(look.subject, kind="outcome"))
 
-    report = examine(dataclasses.replace(seen, looks=[cast(look) for look in seen.looks]))
+    turned = dataclasses.replace(seen, looks=[cast(look) for look in seen.looks])
     if not only:
-        return report
-    rules = [{**rule, "about": ""} for rule in report["policy"] if rule["figure"] in only]
-    return report.but(policy=rules)
+        return examine(turned)
+    report = examine(turned, leave_out=[name for name in known() if name not in only])
+    return report.but(policy=[{**rule, "about": ""} for rule in report["policy"] if rule["figure"] in only])
 
 
 def _word(report: Report, name: str) -> str:

@@ -202,10 +202,10 @@ def losses(report: Mapping[str, Any]) -> Chart:
 def relearning(report: Mapping[str, Any]) -> Chart:
     """How fast every model learns the forgotten rows again."""
     read = (
-        "Each model is taught a few of the forgotten rows again. One that still knows them climbs sooner or higher "
-        "than retrained models do; the band is the range of these."
+        "Each model learns a few of the forgotten rows again, under a last layer that starts anew, and is tried on "
+        "others of them. One that still knows them climbs sooner or higher than retrained models (band: their range)."
     )
-    return curves(report, "relearning", "Relearning the forgotten rows", "step", read)
+    return curves(report, "relearning", "Relearning the forgotten rows", "steps of training", read)
 
 
 def similarity(report: Mapping[str, Any]) -> list[Chart]:
