@@ -36,8 +36,8 @@ Cli = Callable[..., SimpleNamespace]
 
 COMMANDS = [
     [], ["forget"], ["forget", "--method", "salun"], ["resume"], ["init"], ["demo"], ["methods"], ["show"],
-    ["audit"], ["compare"], ["purge"], ["cite"], ["claims"], ["claims", "run"], ["claims", "table"], ["claims", "verify"], ["bench"], ["bench", "speed"],
-    ["cache"], ["cache", "list"], ["cache", "clear"],
+    ["audit"], ["compare"], ["purge"], ["cite"], ["claims"], ["claims", "run"], ["claims", "table"],
+    ["claims", "verify"], ["bench"], ["bench", "speed"], ["cache"], ["cache", "list"], ["cache", "clear"],
 ]  # fmt: skip
 SMALL = """\
 data: {name: digits, valid: 0}

@@ -176,6 +176,40 @@ def test_references_are_compared_and_checked(model: nn.Module, tmp_path: Path) -
     assert named(more, "reference") == [f"retrained {i}" for i in (1, 2, 3, 4)]
 
 
+def test_references_are_trained_anew_by_the_recipe(model: nn.Module) -> None:
+    outcome = ob.forget(request(model, SOME), "finetune", epochs=1)
+    before = bits(model)
+    report = ob.audit(outcome, references=3, recipe=RECIPE, leave_out=["mia_confidence", "relearning"])
+    assert named(report, "reference") == ["retrained 1", "retrained 2", "retrained 3"]
+    assert report["reproduced"]["same"]
+    assert same(bits(model), before)
+    again = ob.audit(outcome, references=3, recipe=RECIPE, leave_out=["mia_confidence", "relearning"])
+    assert again["figures"] == report["figures"]
+    assert outcome.report.verdict.word == "INCONCLUSIVE"  # the outcome itself stays as it was
+    poor = ob.audit(outcome, references=3, recipe={**RECIPE, "epochs": 0.1}, leave_out=["relearning"])
+    assert "does not reproduce the original" in poor.verdict.reasons[0]
+
+
+def test_references_cannot_be_trained_without_a_recipe_or_new_weights(model: nn.Module) -> None:
+    outcome = ob.forget(request(model, SOME), "finetune", epochs=1)
+    with pytest.raises(BadInput, match="say with recipe= how the original was trained"):
+        ob.audit(outcome, references=3)
+    with pytest.raises(BadInput, match="train them by own.module:train yourself"):
+        ob.audit(outcome, references=3, recipe={"train": "own.module:train"})
+    odd = nn.Sequential(model, Scaled())
+    with pytest.raises(BadInput, match="has weights and no reset_parameters"):
+        ob.audit(ob.forget(request(odd, SOME), "finetune", epochs=1), references=1, recipe=RECIPE)
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
 def test_audit_of_a_model_made_elsewhere(model: nn.Module) -> None:
     found = ob.audit(copy.deepcopy(model), request(model, CLASS))
     assert found.value("forget", "outcome") == found.value("forget", "original")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from oblivio.audits.bands import band
+from oblivio.audits.probe import Z
 from oblivio.audits.seen import at
 from oblivio.audits.subjects import Subject
 from oblivio.core.problem import Problem
 from oblivio.data.columns import column
 
-TOLERANCE = {"divergence": 0.005, "figure": 0.01}
+DIVERGENCE, FIGURE = 0.005, 0.01  # least half widths; of errors, the second is a share of them
 
 
 def reproduced(problem: Problem, control: nn.Module, references: Sequence[Subject],
@@ -42,10 +44,11 @@ def reproduced(problem: Problem, control: nn.Module, references: Sequence[Subjec
     kept = _kept(problem, classes)
     outs = [_outputs(problem, subject, kept) for subject in (original, made, *references)]
     mine, theirs = _apart(problem, *outs[:2]), [_apart(problem, a, b) for a, b in itertools.combinations(outs[2:], 2)]
+    tolerance = {"divergence": DIVERGENCE, "figure": max(FIGURE, _noise(problem, outs[0][1], len(kept)))}
     found: dict[str, Any] = {}
     for name, value in mine.items():
         spread = [pair[name] for pair in theirs]
-        limit = band(spread, TOLERANCE[name]).high if len(spread) > 1 else spread[0] + 5 * TOLERANCE[name]
+        limit = band(spread, tolerance[name]).high if len(spread) > 1 else spread[0] + 5 * tolerance[name]
         found[name] = {"value": value, "high": limit}
     wrong = [name for name, each in found.items() if each["value"] > each["high"]]
     return {"same": not wrong, "why": _why(wrong, found), **found}
@@ -65,6 +68,11 @@ def _apart(problem: Problem, one: tuple[Tensor, float], other: tuple[Tensor, flo
         "divergence": float(problem.task.divergence(one[0], other[0]).double().mean()),
         "figure": abs(one[1] - other[1]) / scale,
     }
+
+
+def _noise(problem: Problem, share: float, rows: int) -> float:
+    """How far an accuracy is off by the choice of so many rows alone; errors have no such bound."""
+    return Z * math.sqrt(max(share * (1 - share), 0) / rows) if problem.task.higher else 0.0
 
 
 def _kept(problem: Problem, classes: Sequence[int]) -> Tensor:

@@ -247,7 +247,7 @@ method:
 
 references: 3                 # models retrained without the rows; or a list of {model: FOLDER, without: IDS}
 
-audit:                        # how the outcome is judged; `oblivio show audit` lists the figures
+audit:                        # how the outcome is judged
   # tolerances: {kept: 0.01}  # least half width of a figure's band
   # leave_out: [relearning]   # probes that are not made
   rows: true                  # ids and figures of every row, in rows.parquet
