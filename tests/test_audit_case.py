@@ -96,7 +96,8 @@ def test_maps_and_tokens_are_averaged() -> None:
 
 
 def test_noise_is_as_large_as_it_takes() -> None:
-    of = ob.Problem(ob.learn(network(), (X, Y), {"optimiser": "adamw", "lr": 0.01, "epochs": 60}), forget=(X[:40], Y[:40]))
+    model = ob.learn(network(), (X, Y), {"optimiser": "adamw", "lr": 0.01, "epochs": 60})
+    of = ob.Problem(model, forget=(X[:40], Y[:40]))
     before = of.score("forget")
     noisy = ob.Problem(noise_until(of, 0.5, 0)["model"], forget=(X[:40], Y[:40]))
     assert noisy.score("forget") <= 0.5 < before

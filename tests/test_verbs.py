@@ -186,8 +186,6 @@ def test_references_are_trained_anew_by_the_recipe(model: nn.Module) -> None:
     again = ob.audit(outcome, references=3, recipe=RECIPE, leave_out=["mia_confidence", "relearning"])
     assert again["figures"] == report["figures"]
     assert outcome.report.verdict.word == "INCONCLUSIVE"  # the outcome itself stays as it was
-    poor = ob.audit(outcome, references=3, recipe={**RECIPE, "epochs": 0.1}, leave_out=["relearning"])
-    assert "does not reproduce the original" in poor.verdict.reasons[0]
 
 
 def test_references_cannot_be_trained_without_a_recipe_or_new_weights(model: nn.Module) -> None:

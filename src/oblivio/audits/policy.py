@@ -40,6 +40,7 @@ RETRAINED = (
     Rule("mia_lira", "both", 0.03, about="outputs"),
     Rule("small_request", "low", 0.01, "level", about="outputs"),
     Rule("linear_probe", "high", 0.03, about="features"),
+    Rule("recovery", "high", 0.03, about="features"),
     Rule("cka_forget", "low", 0.05, about="features"),
     Rule("relearning", "high", 0.03, about="features"),
     Rule("retain", "low", 0.015),
