@@ -13,7 +13,7 @@ def number(value: float | None, unit: str, request: Mapping[str, Any]) -> str:
     if value is None:
         return "–"
     if in_percent(unit, request):
-        return f"{100 * value:.1f}"
+        return f"{100 * value:z.1f}"
     if unit == "points":
         return f"{100 * value:+.1f}"
     if unit == "p" and 0 < value < 0.001:

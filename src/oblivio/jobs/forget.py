@@ -13,6 +13,7 @@ from oblivio.core.errors import Stopped
 from oblivio.core.plan import Stage
 from oblivio.core.problem import Problem
 from oblivio.core.run import Run, Watch
+from oblivio.core.source import Source
 from oblivio.core.step import Step
 from oblivio.core.team import gather
 from oblivio.jobs import cache, folder, references
@@ -84,18 +85,9 @@ class _Stages:
         ready = self.ready
         if ready.original is not None:
             return ready.original.module, []
-        assert ready.network is not None
         self._enter("original", f"the original: {self.job.model.name} on {len(ready.rows.train):,} rows")
-        made = cache.trained(
-            self.job.recipe,
-            ready.network,
-            ready.rows.train,
-            self.job.seed,
-            task=ready.dataset.task,
-            team=self.team,
-            watch=self.watch,
-        )
-        return made.module, [Reference(made.module, made.seconds, made.rows)]
+        made = self._trained(ready.rows.train, self.job.seed)
+        return made.module, [made]
 
     def _outcome(self, original: nn.Module, training: list[Reference]) -> Outcome:
         ready, problem = self.ready, self.ready.problem(original)
@@ -121,43 +113,27 @@ class _Stages:
         return changed, None
 
     def _references(self) -> list[Reference]:
-        ready, count = self.ready, self.job.references.count
-        found = []
+        rows, count, found = self.ready.rows.retain, self.job.references.count, []
         for number in range(count):
-            assert ready.network is not None
-            self._enter(
-                "reference", f"reference {number + 1} of {count}: retraining on {len(ready.rows.retain):,} rows"
-            )
-            found.append(
-                references.retrained(
-                    number,
-                    self.job.recipe,
-                    ready.network,
-                    ready.rows.retain,
-                    self.job.seed,
-                    task=ready.dataset.task,
-                    team=self.team,
-                    watch=self.watch,
-                )
-            )
+            self._enter("reference", f"reference {number + 1} of {count}: retraining on {len(rows):,} rows")
+            found.append(self._trained(rows, references.seed_of(self.job.seed, number)))
         return found
 
     def _control(self) -> nn.Module | None:
         """A model trained on all rows as the references are, where the original came ready-made."""
-        ready = self.ready
-        if ready.original is None or not self.job.references.count:
+        if self.ready.original is None or not self.job.references.count:
             return None
-        assert ready.network is not None
         self._enter("control", "a control: the recipe on all rows, to see whether it makes models like the original")
-        return references.control(
-            self.job.recipe,
-            ready.network,
-            ready.rows.train,
-            self.job.seed,
-            task=ready.dataset.task,
-            team=self.team,
-            watch=self.watch,
+        return self._trained(self.ready.rows.train, references.control_seed(self.job.seed)).module
+
+    def _trained(self, rows: Source, seed: int) -> Reference:
+        """A model trained by the job's recipe, kept from before or made now, and what that took."""
+        ready = self.ready
+        assert ready.network is not None
+        made = cache.trained(
+            self.job.recipe, ready.network, rows, seed, task=ready.dataset.task, team=self.team, watch=self.watch
         )
+        return Reference(made.module, made.seconds, made.rows)
 
     def _data(self) -> dict[str, Any]:
         dataset = self.ready.dataset

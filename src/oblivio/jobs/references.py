@@ -50,22 +50,8 @@ def retrained(
     return Reference(made.module, made.seconds, made.rows)
 
 
-def control(
-    recipe: Recipe,
-    network: Network,
-    train: Source,
-    seed: int,
-    *,
-    task: str,
-    team: Team = ALONE,
-    watch: Sequence[Watch] = (),
-) -> nn.Module:
-    """A model trained on all rows as the references are on theirs: it shows whether the recipe is the original's."""
-    return trained(recipe, network, train, control_seed(seed), task=task, team=team, watch=watch).module
-
-
 def control_seed(seed: int) -> int:
-    """The seed of the control, which no reference has."""
+    """The seed of a control, a model trained on all rows as the references are on theirs; no reference has it."""
     return mix(seed, "control")
 
 
