@@ -68,6 +68,9 @@ def test_a_model_is_named_beside_a_job(cli: Cli) -> None:
     said = cli("audit", "job.yaml")
     assert said.code == 2
     assert "--outcome" in said.err
+    Path("changed.yaml").write_text(SMALL.replace("audit: {", "audit: {outcome: one/model, "))
+    said = cli("forget", "changed.yaml", "--out", "three")
+    assert (said.code, "oblivio audit" in said.err, Path("three").exists()) == (2, True, False)
     said = cli("audit", "job.yaml", "--outcome", "nowhere.safetensors", "--out", "three")
     assert (said.code, Path("three").exists()) == (2, False)
 

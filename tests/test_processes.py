@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from oblivio.audits.report import Report
 from oblivio.core.errors import BadInput
 from oblivio.core.team import ALONE, gather
 
@@ -97,23 +99,42 @@ team.wait()
 '''
 
 
+def launched(folder: Path, *words: str) -> str:
+    """What two processes on this machine that run these words complain of."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=folder
+    ) as job:
+        try:
+            return job.communicate(timeout=240)[1]
+        except subprocess.TimeoutExpired:
+            os.killpg(job.pid, signal.SIGKILL)  # the launcher and both processes
+            raise
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """What two processes on this machine write down."""
     folder = tmp_path_factory.mktemp("processes")
     (folder / "job.py").write_text(JOB)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launch, str(folder / "job.py"), str(folder / "out.json")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True) as job:
-        try:
-            _, words = job.communicate(timeout=240)
-        except subprocess.TimeoutExpired:
-            os.killpg(job.pid, signal.SIGKILL)  # the launcher and both processes
-            raise
+    words = launched(folder, "job.py", "out.json")
     written = folder / "out.json"  # the last thing that is done; how torch then takes itself apart is not looked at
     assert written.exists(), words[-3000:]
     return json.loads(written.read_text())
+
+
+def test_a_job_of_two_ends_in_one_report(tmp_path: Path) -> None:
+    """What the first trains for its audit must not wait for the other."""
+    fields = {
+        "data": "breast_cancer", "model": {"name": "mlp", "options": {"hidden": [4]}}, "recipe": {"epochs": 0.5},
+        "forget": "random=0.1", "references": 1, "method": {"name": "finetune", "settings": {"epochs": 0.5}},
+    }  # fmt: skip
+    (tmp_path / "job.yaml").write_text(json.dumps(fields))
+    words = launched(tmp_path, "-m", "oblivio", "forget", "job.yaml", "--out", "out")
+    assert (tmp_path / "out" / "report.json").exists(), words[-3000:]
+    figures = {figure["id"]: figure["state"] for figure in Report.load(tmp_path / "out")["figures"]}
+    assert figures["relearning"] == "figure"
 
 
 def test_there_are_two(told: dict) -> None:

@@ -1,10 +1,11 @@
-"""Case: all that probes may look at. Every model has passed once over every source; nothing here runs a model."""
+"""Case: all that probes may look at. Every model has passed once over every source."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -33,7 +34,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Case:
-    """A request with every model's outputs.
+    """A request with every model's outputs. Probes that round weights or relearn run copies of the models again.
 
     Attributes:
         problem: the request, on the original's networks.
@@ -131,6 +132,7 @@ def gather(problem: Problem, subjects: Sequence[Subject], classes: Sequence[int]
         subjects: outcome and original, and any references and controls.
         classes: those that go entirely.
     """
+    problem = alone(problem)
     sources = [name for name in AUDITED if name in problem.sources and "y" in problem.sources[name].columns]
     sources = [name for name in sources if len(problem.sources[name])]
     sample = {name: _sample(problem, name) for name in sources}
@@ -144,6 +146,13 @@ def gather(problem: Problem, subjects: Sequence[Subject], classes: Sequence[int]
 
 def _column(problem: Problem, on: str, name: str) -> Tensor:
     return torch.as_tensor(np.asarray(column(problem.sources[on], name)))
+
+
+def alone(problem: Problem) -> Problem:
+    """The same for one process: an audit is the first one's work, and what it trains must not wait for the others."""
+    other = copy.copy(problem)
+    other.team = replace(problem.team, rank=0, size=1)
+    return other
 
 
 def _seen(problem: Problem, subject: Subject, on: str, sample: Mapping[str, Tensor]) -> Seen:

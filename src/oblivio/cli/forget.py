@@ -13,7 +13,7 @@ import typer
 from oblivio.cli import console, settings
 from oblivio.cli.codes import FINISHED, INCONCLUSIVE, REJECTED
 from oblivio.cli.progress import Line, Look
-from oblivio.core.errors import Stopped
+from oblivio.core.errors import BadInput, Stopped
 from oblivio.core.registry import Spec
 from oblivio.methods import registry
 
@@ -100,6 +100,8 @@ def command(method: str | None) -> Callable[..., int]:
 
     def forget(**options: Any) -> int:
         job = job_of(options, spec)
+        if job.audit.outcome is not None:
+            raise BadInput("audit.outcome names a model that was changed before; to judge it: oblivio audit")
         return run(job, options["out"] or Path("runs") / (options["job"].stem if options["job"] else named(job)))
 
     forget.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
