@@ -83,7 +83,7 @@ def feature_layer(there: Problem, subject: Subject) -> str | None:
         return subject.features or None
     try:
         named: str | None = there._features
-        if named is not None and isinstance(there.model, Wrap) and hasattr(there.model, "net"):
+        if named is not None and bare(there.model) is not there.model:
             return f"model.net.{named}"  # the wrapped module keeps its layers' names below ``net``
         return there.features
     except BadInput:
@@ -138,11 +138,15 @@ def _taps(there: Problem, subject: Subject) -> Iterator[_Taps]:
             handle.remove()
 
 
+def bare(model: nn.Module) -> nn.Module:
+    """The network inside a Wrap around one net; else the model itself."""
+    inside = getattr(model, "net", None) if isinstance(model, Wrap) else None
+    return inside if isinstance(inside, nn.Module) else model
+
+
 def weighted(model: nn.Module) -> dict[str, nn.Module]:
     """The layers that hold a matrix of weights of their own, by the names they have in the bare network."""
-    inside = getattr(model, "net", None) if isinstance(model, Wrap) else None
-    bare = inside if isinstance(inside, nn.Module) else model
     return {
-        name: module for name, module in bare.named_modules()
+        name: module for name, module in bare(model).named_modules()
         if any(p.dim() > 1 for p in module.parameters(recurse=False))
     }  # fmt: skip

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from oblivio.audits.case import Case, Look
 from oblivio.audits.probe import DoesNotApply, Value, of_task, probe
+from oblivio.audits.seen import bare
 from oblivio.core.descent import Descent
 from oblivio.core.opt import sgd
 from oblivio.core.plan import Stage
@@ -18,7 +19,6 @@ from oblivio.core.run import Run
 from oblivio.core.seeds import generator
 from oblivio.core.source import Source, as_source
 from oblivio.core.step import Step
-from oblivio.core.surgery import Wrap
 from oblivio.how import clip
 from oblivio.modules.heads import last_linear
 from oblivio.terms import fit
@@ -76,8 +76,7 @@ def _few(case: Case, on: str) -> Tensor:
 
 def relieved(model: nn.Module) -> nn.Module:
     """A copy without what is wrapped around the network, its last linear layer set to 0."""
-    inside = getattr(model, "net", None) if isinstance(model, Wrap) else None
-    other = copy.deepcopy(inside if isinstance(inside, nn.Module) else model)
+    other = copy.deepcopy(bare(model))
     if not any(isinstance(module, nn.Linear) for module in other.modules()):
         raise DoesNotApply("the model has no linear layer that could start anew")
     for weight in other.get_submodule(last_linear(other)).parameters():
