@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from oblivio.claims.verdict import claim
+from oblivio.claims.verdict import accuracies, claim
 
-CLAIM = claim("class=3", "class 3 goes")
+CLAIM = claim("class=3", "class 3 goes", {"a policy of accuracies alone": accuracies})
