@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from oblivio import data, methods
 from oblivio.audits.audit import audit
+from oblivio.audits.probe import known
 from oblivio.audits.report import Report
 from oblivio.audits.subjects import Modules, Subject, mask, noise
 from oblivio.audits.verdict import judge, named
@@ -92,7 +93,9 @@ def measure(method: Method, seed: int, *, kind: Kind, request: Forget, epochs: f
     controls = {"noise": noise(of.original, changed["finetune"], seed)}
     if of.classes:
         controls["masked"] = mask(of.original, of.classes)
-    report = audit(of.start, of.subjects(**changed, **controls), of.classes)
+    judged = method is by_name  # of the claim's control no verdict is asked
+    unasked = () if judged else [name for name in known() if name not in ("forget", "kept")]
+    report = audit(of.start, of.subjects(**changed, **controls), of.classes, leave_out=unasked)
     values = {name: {n: v["value"] for n, v in _figure(report, name)["values"].items()} for name in ("forget", "kept")}
     found: Figures = {}
     for name in ("original", *controls, *changed):
