@@ -307,10 +307,10 @@ def _gaps(name: str, figures: Mapping[str, Sequence[float]]) -> list[str]:
         return ["refused" if name not in SHOWN else "–", "", ""]
     rows = [[100 * (a - b) for a, b in zip(figures[name + of], figures["references" + of], strict=True)]
             for of in NEAR]  # fmt: skip
-    accepted = figures[f"{name}_accepted"]
-    times = f"{sum(accepted):.0f} of {len(accepted)}"
+    accepted = figures.get(f"{name}_accepted", ())
+    times = f"{sum(accepted):.0f} of {len(accepted)}" if accepted else "not judged"
     cells = [f"{fmean(gaps):+.1f} ({min(gaps):+.1f} to {max(gaps):+.1f})" for gaps in rows]
-    return [f"**{times}**" if all(accepted) else times, *cells]
+    return [f"**{times}**" if accepted and all(accepted) else times, *cells]
 
 
 # --- the audit

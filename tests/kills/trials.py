@@ -237,7 +237,7 @@ def refused(run: Path) -> bool:
 
 
 def left(folder: Path) -> dict[str, Any]:
-    """What a finished job leaves: bits of all models, figures, rows forwarded, names of all files."""
+    """What a finished job leaves: bits of all models, what the audit found, rows forwarded, names of all files."""
     out, models = folder / "out", folder / "cache" / "models"
     facts = read_json(out / JSON)
     kept = {path.name: digest(artefact.read(path).module) for path in sorted(models.glob("[!.]*")) if path.is_dir()}
@@ -245,7 +245,7 @@ def left(folder: Path) -> dict[str, Any]:
         "model": digest(artefact.read(out / MODEL).module),
         "kept models": kept,
         "rows of kept models": {key: read_json(models / key / artefact.META)["provenance"]["rows"] for key in kept},
-        "facts": {name: value for name, value in facts.items() if name != "cost"},
+        "facts": {name: value for name, value in facts.items() if name not in ("cost", "derived")},
         "rows": facts["cost"]["rows"],
         "share of rows": facts["cost"]["of_retraining"]["rows"],
         "job": (out / JOB).read_text(),
