@@ -37,7 +37,7 @@ def test_forget_a_class(monkeypatch, capsys):
     assert problem.score("forget") > 0.9  # the original still knows the class
     printed = capsys.readouterr().out
     assert "accuracy in %" in printed
-    assert "2 retrained" in printed
+    assert "3 retrained" in printed
     assert all(name in printed for name in ("output masked", "weight noise", "salun", "ssd"))
 
 
