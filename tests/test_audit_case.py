@@ -150,3 +150,16 @@ def test_an_unknown_probe_cannot_be_left_out() -> None:
     of = problem(Y == 2)
     with pytest.raises(BadInput, match="no probe 'relearn'; did you mean 'relearning'"):
         audit(of, [look.subject for look in seen(of).looks], [2], leave_out=["relearn"])
+
+
+def test_figures_have_one_order_whichever_file_was_imported_first() -> None:
+    from oblivio.audits import probe as probes
+
+    shuffled = dict(reversed(list(probes.PROBES.items())))
+    before = list(probes.known())
+    probes.PROBES.clear()
+    probes.PROBES.update(shuffled)
+    assert list(probes.known()) == before
+    assert [before.index(name) for name in ("forget", "retain", "by_class")] == sorted(
+        before.index(name) for name in ("forget", "retain", "by_class")
+    )
