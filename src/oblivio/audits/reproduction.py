@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from oblivio.audits.bands import band
 from oblivio.audits.probe import Z
-from oblivio.audits.seen import at
+from oblivio.audits.seen import look
 from oblivio.audits.subjects import Subject
 from oblivio.core.problem import Problem
 from oblivio.data.columns import column
@@ -35,10 +35,11 @@ def reproduced(problem: Problem, control: nn.Module, references: Sequence[Subjec
         classes: those that go.
 
     Returns:
-        ``same``, ``why`` (a sentence), and for each of the two measures ``value``, ``low`` and ``high``.
+        ``same``, ``why`` (a sentence), and for each of the two measures ``value`` and ``high``. Without test rows
+        nothing is known of the recipe, and ``same`` is False.
     """
     if "test" not in problem.sources:
-        return {"same": True, "why": "without test rows it is not known whether the recipe reproduces the original"}
+        return {"same": False, "why": "without test rows it is not known whether the recipe reproduces the original"}
     original = Subject("original", "original", dict(problem.nets.items()))
     made = Subject("control", "control", {**original.nets, "model": control})
     kept = _kept(problem, classes)
@@ -55,11 +56,9 @@ def reproduced(problem: Problem, control: nn.Module, references: Sequence[Subjec
 
 
 def _outputs(problem: Problem, subject: Subject, kept: Tensor) -> tuple[Tensor, float]:
-    """Outputs on the kept test rows, and the mean of the task's figure."""
-    there = at(problem, subject)
-    rows = there.source("test").take(kept)
-    out = there.predict(rows).float().cpu()
-    return out, there.score(rows)
+    """Outputs on the kept test rows, and the mean of the task's figure, in one pass."""
+    seen = look(problem, subject, "test", kept[:0], layers=False)
+    return seen.out[kept], float(seen.quality[kept].double().mean())
 
 
 def _apart(problem: Problem, one: tuple[Tensor, float], other: tuple[Tensor, float]) -> dict[str, float]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NAMES = {"outcome": "after forgetting", "original": "original", "reference": "retrained", "control": "control"}
-
 
 def number(value: float | None, unit: str, request: Mapping[str, Any]) -> str:
     """A figure in its unit: shares and accuracies in percent, the rest with as many digits as tell."""

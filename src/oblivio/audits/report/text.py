@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oblivio.audits.verdict import named
-from oblivio.audits.words import aligned, number, said, sign
+from oblivio.audits.words import aligned, number
 
 SHOWN = (
     "forget", "affected", "retain", "kept", "mia_lira", "small_request", "linear_probe", "relearning", "recovery",
@@ -62,19 +62,6 @@ def cost(spent: Mapping[str, Any]) -> str:
     rows = ", ".join(f"{n:,} of {name}" for name, n in spent["rows"].items())
     shares = [f"{100 * share:.1f}% of retraining's {name}" for name, share in spent.get("of_retraining", {}).items()]
     return f"cost: {spent['seconds']:.1f} s; rows forwarded: {rows or 'none'}{'; ' * bool(shares)}{', '.join(shares)}"
-
-
-def lines_of(report: Mapping[str, Any]) -> list[str]:
-    """Every figure with all its values, a line each."""
-    request = report["request"]
-    found = []
-    for figure in report["figures"]:
-        if figure["state"] != "figure":
-            found.append(f"{said(figure, request)}: {figure['state']} ({figure['why']})")
-            continue
-        values = ", ".join(f"{name} {_cell(figure, name, request)}" for name in figure["values"])
-        found.append(f"{said(figure, request)}{sign(figure['unit'], request)}: {values}")
-    return found
 
 
 def wrapped(text: str, indent: str) -> str:
