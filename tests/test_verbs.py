@@ -188,6 +188,13 @@ def test_references_are_trained_anew_by_the_recipe(model: nn.Module) -> None:
     assert outcome.report.verdict.word == "INCONCLUSIVE"  # the outcome itself stays as it was
 
 
+def test_a_recipe_that_cannot_be_checked_leaves_the_verdict_open(model: nn.Module) -> None:
+    problem = ob.Problem(model, forget=(X[SOME], Y[SOME]), retain=(X[~SOME], Y[~SOME]))
+    report = ob.audit(ob.forget(problem, "finetune", epochs=1), references=3, recipe=RECIPE, leave_out=["relearning"])
+    assert report.verdict.word == "INCONCLUSIVE"
+    assert "without test rows it is not known" in report.verdict.reasons[0]
+
+
 def test_references_cannot_be_trained_without_a_recipe_or_new_weights(model: nn.Module) -> None:
     outcome = ob.forget(request(model, SOME), "finetune", epochs=1)
     with pytest.raises(BadInput, match="say with recipe= how the original was trained"):

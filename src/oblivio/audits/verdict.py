@@ -68,13 +68,13 @@ def judge(report: Mapping[str, Any], outcome: str | None = None) -> Verdict:
     checks = [_check(rule, figures.get(rule["figure"]), report, name, references) for rule in report["policy"]]
     void = _void(report, references)
     wrong = [check.why for check in checks if not check.good]
-    unknown = [*_failed(report), *_powerless(checks)]
+    failed, powerless = _failed(report), _powerless(checks)
     if void:
-        return Verdict("INCONCLUSIVE", [*void, *wrong], checks)
+        return Verdict("INCONCLUSIVE", [*void, *wrong, *failed], checks)
     if wrong:
-        return Verdict("REJECTED", wrong, checks)
-    if unknown:
-        return Verdict("INCONCLUSIVE", unknown, checks)
+        return Verdict("REJECTED", [*wrong, *failed], checks)
+    if failed or powerless:
+        return Verdict("INCONCLUSIVE", [*failed, *powerless], checks)
     return Verdict("ACCEPTED", [_praise(report, checks)], checks)
 
 
