@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,12 @@ def number(value: float | None, unit: str, request: Mapping[str, Any]) -> str:
     if unit == "p" and 0 < value < 0.001:
         return "<0.001"
     return f"{value:.3f}" if unit in ("auc", "nats", "similarity", "p") or abs(value) < 1 else f"{value:.4g}"
+
+
+def agreed(values: Sequence[float], unit: str, request: Mapping[str, Any]) -> tuple[str, str]:
+    """Mean and standard deviation of two figures or more; a spread has no direction, so it has no plus."""
+    mean, spread = statistics.fmean(values), statistics.stdev(values)
+    return number(mean, unit, request), number(spread, "share" if unit == "points" else unit, request)
 
 
 def in_percent(unit: str, request: Mapping[str, Any]) -> bool:

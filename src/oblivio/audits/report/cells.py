@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from oblivio.audits.verdict import named
-from oblivio.audits.words import number, said, sign
+from oblivio.audits.words import agreed, number, said, sign
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,7 @@ def exact(value: float, figure: Mapping[str, Any], report: Mapping[str, Any]) ->
 def summary(values: Sequence[float], figure: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     """Mean ± standard deviation over two models or more."""
     unit, request = figure["unit"], report["request"]
-    spread = number(statistics.stdev(values), "share" if unit == "points" else unit, request)
-    mean = number(statistics.fmean(values), unit, request)
+    mean, spread = agreed(values, unit, request)
     return f"{mean}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{spread}{sign(unit, request)}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oblivio.audits.verdict import named
-from oblivio.audits.words import aligned, number
+from oblivio.audits.words import agreed, aligned, number
 
 SHOWN = (
     "forget", "affected", "retain", "kept", "mia_lira", "small_request", "linear_probe", "relearning", "recovery",
@@ -50,11 +50,7 @@ def _cell(figure: Mapping[str, Any], name: str, request: Mapping[str, Any]) -> s
 
 def _summary(figure: Mapping[str, Any], references: Sequence[str], request: Mapping[str, Any]) -> str:
     values = [figure["values"][name]["value"] for name in references if name in figure["values"]]
-    if not values:
-        return "–"
-    mean = sum(values) / len(values)
-    spread = (sum((v - mean) ** 2 for v in values) / max(len(values) - 1, 1)) ** 0.5
-    return f"{number(mean, figure['unit'], request)} ± {number(spread, figure['unit'], request)}"
+    return " ± ".join(agreed(values, figure["unit"], request)) if len(values) > 1 else "–"
 
 
 def cost(spent: Mapping[str, Any]) -> str:
