@@ -29,7 +29,7 @@ from oblivio.claims import page, runner
 from oblivio.claims.fashion import LIMITS as NEAR
 from oblivio.claims.verdict import FALSE
 from oblivio.cli.codes import FINISHED, INCONCLUSIVE, REJECTED
-from oblivio.core.registry import Spec
+from oblivio.registry import Spec
 from oblivio.data.loading import NAMED
 from oblivio.data.published import SETS
 from oblivio.jobs.job import Job

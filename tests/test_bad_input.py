@@ -15,9 +15,9 @@ from torch import nn
 import oblivio as ob
 from oblivio.core.errors import BadInput
 from oblivio.core.files import write_tensors
-from oblivio.core.registry import Spec
 from oblivio.jobs import cache, forget, serving
 from oblivio.jobs.job import Job
+from oblivio.registry import Spec
 
 JOB: dict[str, Any] = {"data": "digits", "model": {"name": "mlp", "options": {"hidden": [8]}}, "recipe": {"epochs": 1},
                        "forget": "class=3", "method": "finetune"}  # fmt: skip
@@ -208,7 +208,8 @@ def test_a_need_is_told_with_how_to_meet_it() -> None:
     spec = Spec("m", "m", needs=("test", "trace|proxy"))
     assert "m needs test rows: give test=" in refused(lambda: serving.check(problem(), spec))
     words = refused(lambda: serving.check(problem(test=(X, Y)), spec))
-    assert "the record 'trace' of the training: give records={'trace': ...} or rows that stand in" in words
+    made = "the record 'trace', made at training by records.make('trace', problem)"
+    assert f"{made}: give records={{'trace': ...}} or rows that stand in" in words
     serving.check(problem(test=(X, Y), records={"trace": {}}), spec)
     serving.check(problem(test=(X, Y), proxy=(X, Y)), spec)
 

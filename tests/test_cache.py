@@ -15,12 +15,13 @@ import torch
 
 from oblivio import artefact
 from oblivio.core.errors import BadInput
-from oblivio.core.source import Items, Source, Tensors
+from oblivio.core.source import Source
 from oblivio.core.team import ALONE
 from oblivio.jobs import cache, training
 from oblivio.jobs.network import Network
 from oblivio.jobs.recipe import Recipe
 from oblivio.networks import Architecture
+from oblivio.sources import Items, Tensors
 
 X, Y = torch.arange(40.0).view(20, 2) / 40, torch.arange(20) % 2
 RECIPE = Recipe(epochs=1, batch=8)
@@ -74,18 +75,39 @@ def test_other_threads_versions_or_machines_are_a_miss(monkeypatch: pytest.Monke
     assert len(before | {cache.key(parts())}) == 4
 
 
-def test_another_source_text_is_a_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_text_of_what_trains_or_of_what_that_imports_is_a_miss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "core").mkdir()
-    files = [tmp_path / "core" / "a.py", tmp_path / "b.py"]
-    monkeypatch.setattr(cache, "TRAINERS", ("core", "b.py"))
+    files = {name: tmp_path / name for name in ("b.py", "core/a.py", "core/aside.py")}
+    start = "def f():\n    from oblivio.core.a import thing\n"
+    texts = {"b.py": start, "core/a.py": "x = 1", "core/aside.py": "x = 1"}
     monkeypatch.setattr(cache, "PACKAGE", tmp_path)
-    seen = set()
-    for text in ("x = 1", "x = 2"):
-        for file in files:
-            [f.write_text("") for f in files if not f.exists()]
-            file.write_text(text)
-            seen.add(cache.code())
-    assert len(seen) == 4
+
+    def key(**changed: str) -> str:
+        for name, file in files.items():
+            file.write_text({**texts, **changed}[name])
+        return cache.code(["b.py"])
+
+    before = key()
+    assert key(**{"core/a.py": "x = 2"}) != before
+    assert key(**{"b.py": start + "y = 1"}) != before
+    assert key(**{"core/aside.py": "x = 2"}) == before
+
+
+def test_the_code_of_a_model_holds_its_network_its_task_and_the_engine() -> None:
+    starts = cache._trainers(NETWORK, "classification")
+    files: set[str] = set()
+    new = set(starts)
+    while new:
+        files |= new
+        texts = [(cache.PACKAGE / name).read_text() for name in new]
+        found = {file for text in texts for name in cache._imported(text) for file in cache._files(name)}
+        new = {str(file.relative_to(cache.PACKAGE)) for file in found} - files
+    for needed in ("core/descent.py", "core/run.py", "networks/mlp.py", "tasks/classification.py", "terms/fit.py",
+                   "sources/tensors.py", "modules/preprocess.py"):  # fmt: skip
+        assert needed in files
+    assert not any(name.startswith(("audits/", "methods/", "terms/npo")) for name in files)
 
 
 def test_every_trainer_is_there() -> None:

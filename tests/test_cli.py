@@ -27,10 +27,10 @@ from oblivio.claims.records import Record
 from oblivio.cli import console, demo, forget, main, progress, records, settings
 from oblivio.cli.codes import FAILED, FINISHED, INCONCLUSIVE, REJECTED
 from oblivio.core.errors import BadInput, Stopped
-from oblivio.core.registry import Setting, Spec
 from oblivio.jobs import folder as folders
 from oblivio.jobs.job import Job
 from oblivio.methods import registry
+from oblivio.registry import Setting, Spec
 
 Cli = Callable[..., SimpleNamespace]
 

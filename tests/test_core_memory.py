@@ -21,7 +21,7 @@ from oblivio.core.descent import Descent
 from oblivio.core.importance import fisher
 from oblivio.core.problem import Problem
 from oblivio.core.run import Run
-from oblivio.core.source import as_source
+from oblivio.sources import as_source
 
 path, rows, columns, budget = sys.argv[1], *map(int, sys.argv[2:])
 torch.set_num_threads(1)

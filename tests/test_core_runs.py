@@ -19,7 +19,6 @@ from oblivio.core.descent import Descent
 from oblivio.core.errors import BadInput, Stopped
 from oblivio.core.grads import Grads
 from oblivio.core.importance import fisher
-from oblivio.core.learner import Learner
 from oblivio.core.opt import adam, cosine, sgd
 from oblivio.core.plan import Cycle, Stage, edit, keep, restore
 from oblivio.core.problem import Problem
@@ -31,6 +30,7 @@ from oblivio.core.term import term
 from oblivio.core.where import How, Names
 from oblivio.edits import prune
 from oblivio.how import clip
+from oblivio.learners.learner import Learner
 from oblivio.where import saliency, surviving
 
 FIT, KEEP = terms.fit("forget"), terms.fit("retain")

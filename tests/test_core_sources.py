@@ -17,7 +17,8 @@ from oblivio.core.errors import BadInput
 from oblivio.core.opt import sgd
 from oblivio.core.problem import Problem
 from oblivio.core.run import Run
-from oblivio.core.source import Items, Source, Tensors, as_source
+from oblivio.core.source import Source
+from oblivio.sources import Items, Tensors, as_source
 
 X, Y = rows(20, 6)
 

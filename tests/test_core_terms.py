@@ -15,9 +15,9 @@ from oblivio import terms
 from oblivio.core.errors import BadInput
 from oblivio.core.grads import Grads, add, dot, norm
 from oblivio.core.problem import Problem
-from oblivio.core.source import as_source
 from oblivio.core.step import Step
 from oblivio.core.term import Term, term
+from oblivio.sources import as_source
 from oblivio.tasks import TASKS
 from oblivio.tasks.classification import Binary, Classification, Multilabel
 from oblivio.tasks.regression import Regression

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
 from oblivio.core.errors import BadInput
-from oblivio.core.source import Items, Tensors
 from oblivio.data import duplicates
 from oblivio.data.checks import check
 from oblivio.data.duplicates import copies
+from oblivio.sources import Items, Tensors
 
 
 def rows(y: Any, x: Any = None) -> Tensors:

@@ -14,9 +14,9 @@ from torch import nn
 
 from oblivio import data
 from oblivio.core.errors import BadInput
-from oblivio.core.source import as_source
 from oblivio.data.roles import assign
 from oblivio.modules.table import TablePreprocess
+from oblivio.sources import as_source
 
 HEAD = ["person", "age", "income", "city", "hospital", "note", "ill"]
 PEOPLE = [

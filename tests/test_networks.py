@@ -16,12 +16,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from oblivio import networks
 from oblivio.core.errors import BadInput
-from oblivio.core.source import as_source
 from oblivio.modules.heads import last_linear
 from oblivio.modules.preprocess import Standardise, assembled
 from oblivio.modules.table import TablePreprocess
 from oblivio.networks import Architecture
 from oblivio.networks.vit_tiny import Attention
+from oblivio.sources import as_source
 
 SMALL: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": [16]},

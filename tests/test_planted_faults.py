@@ -14,10 +14,10 @@ from oblivio.core.grads import Grads, top
 from oblivio.core.opt import Opt, sgd
 from oblivio.core.plan import Stage, edit
 from oblivio.core.problem import Problem
-from oblivio.core.registry import method
 from oblivio.core.step import Step
 from oblivio.core.term import On, Term, term
 from oblivio.core.where import How, Selection, Where
+from oblivio.registry import method
 from oblivio.terms import fit, relabel
 from oblivio.terms.distill import outputs
 

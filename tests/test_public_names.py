@@ -39,7 +39,7 @@ def test_exactly_these_are_promised() -> None:
 
 ORDERS = {
     "as listed": [], "backwards": NAMES[::-1], "verbs first": ["save", "forget", "audit"],
-    "modules first": ["oblivio.verbs", "oblivio.audits.audit", "oblivio.jobs.forget", "oblivio.core.learner"],
+    "modules first": ["oblivio.verbs", "oblivio.audits.audit", "oblivio.jobs.forget", "oblivio.learners.learner"],
     "deep first": ["oblivio.terms.relabel", "oblivio.methods.unlearning.relabelling.relabel", "oblivio.where.saliency"],
 }  # fmt: skip
 

@@ -13,7 +13,6 @@ import oblivio as ob
 from oblivio import artefact, data
 from oblivio.core.errors import BadInput
 from oblivio.core.problem import Problem
-from oblivio.core.source import as_source
 from oblivio.data.columns import column
 from oblivio.jobs.network import Network, network
 from oblivio.jobs.recipe import Recipe, shipped
@@ -21,6 +20,7 @@ from oblivio.jobs.training import train
 from oblivio.modules.fitted import moments
 from oblivio.modules.targets import TargetUnits
 from oblivio.networks import Architecture
+from oblivio.sources import as_source
 from oblivio.tasks.regression import Regression
 
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset as TorchDataset
 
 from oblivio.core.errors import BadInput
-from oblivio.core.source import Items, Source, Tensors
+from oblivio.core.source import Source
 from oblivio.data.columns import Field
 from oblivio.data.identity import places_of, read_ids
 from oblivio.data.selection import select, spec, split
+from oblivio.sources import Items, Tensors
 
 CLASSES = ("cat", "dog", "3")
 FIELDS = {"animal": Field("y", words=CLASSES), "age": Field("x", 1), "person": Field("id")}

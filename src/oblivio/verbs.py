@@ -14,11 +14,9 @@ from torch import nn
 from oblivio import artefact, methods
 from oblivio.audits.report import Report
 from oblivio.core.errors import BadInput
-from oblivio.core.learner import Learner
 from oblivio.core.plan import Plan, Stage
 from oblivio.core.problem import Problem
 from oblivio.core.run import Watch
-from oblivio.core.source import as_source
 from oblivio.core.task import Task
 from oblivio.data.dataset import TASKS, known_task
 from oblivio.data.duplicates import copies
@@ -32,6 +30,8 @@ from oblivio.jobs.recipe import Recipe
 from oblivio.jobs.references import Reference, check_without
 from oblivio.jobs.section import parse
 from oblivio.jobs.training import fitted, forwarded
+from oblivio.learners.learner import Learner
+from oblivio.sources import as_source
 
 Retrained: TypeAlias = "nn.Module | str | Path | tuple[nn.Module | str | Path, Sequence[Any]]"
 
@@ -261,7 +261,7 @@ def save(subject: Outcome | nn.Module, folder: str | Path, *, task: str | None =
 
 
 def learner(model: nn.Module, method: str | Stage, *, task: Task | str, seed: int = 0, **settings: Any) -> Learner:
-    """A model that goes on learning and forgetting by one plan; see ``oblivio.core.learner.Learner``.
+    """A model that goes on learning and forgetting by one plan; see ``oblivio.learners.learner.Learner``.
 
     Args:
         model: where it starts; it is changed.

@@ -23,7 +23,7 @@ from oblivio.core.plan import Plan, Stage
 from oblivio.core.problem import Problem
 from oblivio.core.run import Run
 from oblivio.core.seeds import mix
-from oblivio.core.source import Source, Tensors
+from oblivio.core.source import Source
 from oblivio.core.step import Step
 from oblivio.data.columns import column
 from oblivio.jobs.cache import trained
@@ -32,6 +32,7 @@ from oblivio.jobs.network import Network
 from oblivio.jobs.recipe import Recipe
 from oblivio.jobs.references import seed_of
 from oblivio.networks import Architecture
+from oblivio.sources import Tensors
 
 NETWORK = Network(Architecture("mlp", (1, 8, 8), 10, {"hidden": [256, 64]}))  # on grey values in [0, 1] as they are
 WRONG = 0.1  # the share of training labels that are made wrong

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 import oblivio
-from oblivio.core.registry import Spec
+from oblivio.registry import Spec
 
 PAPER = re.compile(r"(?:(?P<who>[^,]+) et al\., )?(?P<title>.+), (?:(?P<where>[^,]*?) )?(?P<year>\d{4})(?: \(.*\))?$")
 

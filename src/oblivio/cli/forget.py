@@ -14,8 +14,8 @@ from oblivio.cli import console, settings
 from oblivio.cli.codes import FINISHED, INCONCLUSIVE, REJECTED
 from oblivio.cli.progress import Line, Look
 from oblivio.core.errors import BadInput, Stopped
-from oblivio.core.registry import Spec
 from oblivio.methods import registry
+from oblivio.registry import Spec
 
 if TYPE_CHECKING:
     from oblivio.audits.report import Report

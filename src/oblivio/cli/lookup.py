@@ -11,8 +11,8 @@ from oblivio.cli import console, records
 from oblivio.cli.forget import OPTIONS
 from oblivio.cli.settings import keywords, shape
 from oblivio.core.errors import BadInput, nearest
-from oblivio.core.registry import Spec
 from oblivio.methods import registry
+from oblivio.registry import Spec
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from oblivio.core.registry import Setting, Spec
+from oblivio.registry import Setting, Spec
 
 LIMITS = {"gt": "above {}", "ge": "at least {}", "lt": "below {}", "le": "at most {}"}
 SIMPLE: dict[str, type] = {"float": float, "int": int, "bool": bool, "str": str}

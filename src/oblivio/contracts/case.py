@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from oblivio import records
 from oblivio.contracts.problems import Tiny
 from oblivio.core.descent import Descent
 from oblivio.core.part import walk
@@ -47,8 +48,8 @@ class Case:
         return f"{self.tiny.name}, {self.variant}" if self.variant else self.tiny.name
 
     def problem(self, seed: int = 0) -> Problem:
-        """The problem afresh."""
-        return self.tiny.problem(seed)
+        """The problem afresh, with the records that the method says it needs."""
+        return self.tiny.problem(seed, [name for name in self.needs if name in records.names()])
 
     def plan(self) -> Stage:
         """The plan afresh, its Descents and Cycles cut short."""

@@ -16,8 +16,8 @@ from oblivio.contracts.properties import PROPERTIES
 from oblivio.core.descent import Descent
 from oblivio.core.errors import BadInput, nearest
 from oblivio.core.plan import Stage
-from oblivio.core.registry import Setting, Spec
 from oblivio.core.term import source_name
+from oblivio.registry import Setting, Spec
 
 PIECES_ON = "relabel"  # the method that a piece is tried on
 

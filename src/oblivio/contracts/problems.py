@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oblivio import records
 from oblivio.core.descent import Descent
 from oblivio.core.opt import adam
 from oblivio.core.problem import Problem
 from oblivio.core.run import Run
-from oblivio.core.source import Batch, as_source
+from oblivio.core.source import Batch
 from oblivio.core.task import Task
+from oblivio.sources import as_source
 from oblivio.terms import fit
 
 ROWS, GONE, HELD = 160, 13, 40  # of training, of these to forget (no number of chunks divides them), of test
@@ -41,10 +44,14 @@ class Tiny:
         """The name of the task, by which methods say where they apply."""
         return self.task if isinstance(self.task, str) else self.task.name
 
-    def problem(self, seed: int = 0) -> Problem:
-        """The trained model with sources forget, retain and test; networks are the caller's own."""
+    def problem(self, seed: int = 0, records: Sequence[str] = ()) -> Problem:
+        """The trained model with sources forget, retain, train, test and proxy, and these records of its training.
+
+        Networks are the caller's own. Rows have a column ``group``, 0 or 1; those of ``proxy`` have no targets.
+        """
         problem = _trained(self).copy()
         problem.seed = seed
+        problem.records.update({name: _recorded(self, name) for name in records})
         return problem
 
 
@@ -54,12 +61,19 @@ def _trained(tiny: Tiny) -> Problem:
         torch.manual_seed(0)
         model = tiny.build()
     x, y = tiny.data()
-    rows = as_source((x[:ROWS], y[:ROWS]))
+    rows = as_source({"x": x[:ROWS], "y": y[:ROWS], "group": torch.arange(ROWS) % 2})
     gone = tiny.going(x[:ROWS], y[:ROWS]).nonzero().flatten()[:GONE]
     kept = torch.ones(ROWS, dtype=torch.bool).index_fill(0, gone, False)
     Run(Descent(fit("train"), opt=adam(0.01), steps=100, batch=32), Problem(model, task=tiny.task, train=rows)).go()
     test = (x[ROWS : ROWS + HELD], y[ROWS : ROWS + HELD])
-    return Problem(model.eval(), task=tiny.task, forget=rows.take(gone), retain=rows.take(kept), test=test)
+    strange = {"x": x[:ROWS].flip(1)}
+    return Problem(model.eval(), task=tiny.task, forget=rows.take(gone), retain=rows.take(kept), train=rows, test=test,
+                   proxy=strange)  # fmt: skip
+
+
+@cache
+def _recorded(tiny: Tiny, name: str) -> Any:
+    return records.make(name, _trained(tiny).copy())
 
 
 # --- data and models

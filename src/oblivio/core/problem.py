@@ -17,7 +17,7 @@ from oblivio.core import surgery
 from oblivio.core.errors import BadInput, nearest
 from oblivio.core.grads import Grads
 from oblivio.core.seeds import generator
-from oblivio.core.source import Batch, Source, as_source
+from oblivio.core.source import Batch, Source
 from oblivio.core.task import Task
 from oblivio.core.team import ALONE, Team
 from oblivio.core.term import On, Term
@@ -25,6 +25,11 @@ from oblivio.core.where import Where, as_where, matches
 
 GOALS = ("retrained", "clean", "chance")
 PASS = 512  # rows of a batch in passes over a whole source; fixed, since it can change last bits
+
+
+def _source(value: Any, name: str = "") -> Source:
+    """What ``oblivio.sources.as_source`` makes of it: a plug, for the core knows only what a source is."""
+    return importlib.import_module("oblivio.sources").as_source(value, name)  # type: ignore[no-any-return]
 
 
 class Nets(nn.ModuleDict):
@@ -76,7 +81,7 @@ class Problem:
         self.sources: dict[str, Source] = {}
         for name, value in sources.items():
             if value is not None:
-                self.sources[name] = self._named(name, as_source(value, name))
+                self.sources[name] = self._named(name, _source(value, name))
         self._disjoint()
         tasks = importlib.import_module("oblivio.tasks")  # a plug: the core knows no task by name
         self.nets.to(team.device)
@@ -170,7 +175,7 @@ class Problem:
     def make(self, name: str, /, **columns: Tensor) -> None:
         """Add a source in mid-run; it is saved with the run."""
         self.made[name] = columns
-        self.sources[name] = self._named(name, as_source(columns))
+        self.sources[name] = self._named(name, _source(columns))
 
     # --- passes over whole sources, in evaluation mode
 

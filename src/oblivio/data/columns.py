@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from oblivio.core.errors import BadInput, nearest
-from oblivio.core.source import Source, Tensors
+from oblivio.core.source import Source
+from oblivio.sources.tensors import Tensors
 
 Values: TypeAlias = "np.ndarray[Any, Any]"
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from oblivio.core.source import Tensors
 from oblivio.data.columns import Field
 from oblivio.data.dataset import Dataset, Layout
 from oblivio.data.splitting import cut
+from oblivio.sources import Tensors
 
 DIGITS_TEST = 597  # of 1,797, which leaves a round number to train on
 TEST = 0.2

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from oblivio.core.errors import BadInput
-from oblivio.core.source import Source, as_source
+from oblivio.core.source import Source
 from oblivio.data.columns import column
 from oblivio.data.dataset import Dataset, Task, known_task
 from oblivio.networks._own import called
+from oblivio.sources import as_source
 
 
 def own(reference: str, task: str | None = None, **options: Any) -> Dataset:

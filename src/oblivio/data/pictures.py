@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from oblivio.core.errors import BadInput
-from oblivio.core.source import Items
 from oblivio.data.extras import need
+from oblivio.sources import Items
 
 Size: TypeAlias = int | tuple[int, int]
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from oblivio.core.errors import BadInput
 from oblivio.core.files import write_bytes
-from oblivio.core.source import Tensors
 from oblivio.data.columns import Field
 from oblivio.data.dataset import Dataset
 from oblivio.data.extras import need
+from oblivio.sources import Tensors
 
 Arrays: TypeAlias = Mapping[str, "np.ndarray[Any, Any]"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from oblivio.core.errors import BadInput
-from oblivio.core.source import Source, Tensors
+from oblivio.core.source import Source
 from oblivio.data.columns import Field, Values
 from oblivio.data.dataset import Dataset, Preprocess, Task, known_task
 from oblivio.data.encoding import codes, coding, identities, is_whole, vocabulary, whole
@@ -21,6 +21,7 @@ from oblivio.data.pictures import Files, Labelled, Pictures, Size, shape
 from oblivio.data.roles import Roles, assign
 from oblivio.data.splitting import Places, cut
 from oblivio.data.targets import Targets, targets
+from oblivio.sources import Tensors
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series

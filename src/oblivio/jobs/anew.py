@@ -7,12 +7,13 @@ from torch import nn
 
 from oblivio.core.problem import Problem
 from oblivio.core.run import Run
-from oblivio.core.source import Source, Tensors
+from oblivio.core.source import Source
 from oblivio.data.columns import column
 from oblivio.edits import reset
 from oblivio.jobs.recipe import Recipe
 from oblivio.jobs.references import Reference, control_seed, seed_of
 from oblivio.jobs.training import fitted
+from oblivio.sources import Tensors
 
 
 def references(original: Problem, recipe: Recipe, count: int) -> list[Reference]:

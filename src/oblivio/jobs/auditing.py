@@ -23,7 +23,6 @@ from oblivio.jobs.serving import forgotten_classes
 if TYPE_CHECKING:
     from oblivio.jobs.outcome import Outcome
 
-EXACT = ("retrain",)  # methods whose result the forgotten rows cannot have touched
 HIDDEN = "what is hidden is still in the weights: it is suppressed, not deleted"
 
 
@@ -66,7 +65,7 @@ def audited(outcome: Outcome, references: Sequence[Reference], background: Backg
         cost=outcome.cost,
         data=background.data,
         notes=[*outcome.notes, *_notes(outcome.problem)],
-        guarantee="exact" if outcome.chosen.spec is not None and outcome.chosen.spec.id in EXACT else "empirical",
+        guarantee="empirical" if outcome.chosen.spec is None else outcome.chosen.spec.guarantee,
         derived=[asdict(each) for each in background.derived],
         reproduced=same,
     )

@@ -6,7 +6,9 @@ checkpoints of a training that is not finished. A lock beside it keeps two proce
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import functools
 import hashlib
 import importlib
 import inspect
@@ -32,19 +34,9 @@ from oblivio.jobs.folder import remove, tidy
 from oblivio.jobs.network import Network
 from oblivio.jobs.recipe import Recipe
 from oblivio.jobs.training import Trained, train
+from oblivio.tasks import TASKS
 
-TRAINERS = (
-    "core",
-    "data/fitting.py",
-    "how",
-    "jobs/augment.py",
-    "jobs/network.py",
-    "jobs/training.py",
-    "modules",
-    "networks",
-    "tasks",
-    "terms",
-)
+TRAINERS = ("jobs/training.py", "sources/convert.py")  # besides the network and the task
 PACKAGE = Path(__file__).parent.parent
 AT_ONCE = 4096
 
@@ -65,7 +57,8 @@ def parts(
     users = [name.partition(":")[0] for name in (recipe.train, network.architecture.name) if name and ":" in name]
     return {
         "rows": digest(source), "recipe": recipe.model_dump(), "network": network.architecture.to_json(),
-        "seed": seed, "task": task, "code": code(), "own": {name: _source(name) for name in users},
+        "seed": seed, "task": task, "code": code(_trainers(network, task)),
+        "own": {name: _source(name) for name in users},
         "team": [team.size, str(team.device), team.precision], **environment(),
     }  # fmt: skip
 
@@ -96,11 +89,40 @@ def digest(source: Source) -> str:
     return hashed.hexdigest()
 
 
-def code() -> str:
-    """A hash of the source text of the modules of this package that train models."""
-    found = (PACKAGE / name for name in TRAINERS)
-    files = sorted(file for path in found for file in (path.rglob("*.py") if path.is_dir() else [path]))
-    return _hash(file.read_bytes() for file in files)
+def code(starts: Iterable[str] = TRAINERS) -> str:
+    """A hash of the source text of these files of the package and of all that they import, in turn, from it."""
+    files: set[Path] = set()
+    new = {PACKAGE / start for start in starts}
+    while new:
+        files |= new
+        new = {found for file in new for name in _imported(file.read_text()) for found in _files(name)} - files
+    return _hash(file.read_bytes() for file in sorted(files))
+
+
+def _trainers(network: Network, task: str) -> list[str]:
+    """The files by which training starts: those that no import names are the network's and the task's own."""
+    name = network.architecture.name
+    own = [] if ":" in name else [f"networks/{name.replace('-', '_')}.py"]
+    return [*TRAINERS, *own, f"{TASKS[task].__module__.replace('.', '/').removeprefix('oblivio/')}.py"]
+
+
+@functools.cache
+def _imported(text: str) -> list[str]:
+    """What of this package a file imports, wherever in it."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in names if name.startswith("oblivio.")]
+
+
+def _files(name: str) -> list[Path]:
+    """The file of ``package.module`` or ``package.module.thing``, of a package its ``__init__`` alone."""
+    base = PACKAGE.joinpath(*name.split(".")[1:])
+    found = [base.with_suffix(".py"), base / "__init__.py", base.parent.with_suffix(".py"), base.parent / "__init__.py"]
+    return [path for path in found if path.is_file()][:1]
 
 
 def _source(module: str) -> str:

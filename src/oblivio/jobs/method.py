@@ -16,10 +16,10 @@ from oblivio import methods
 from oblivio.core.errors import BadInput
 from oblivio.core.plan import Stage
 from oblivio.core.problem import Problem
-from oblivio.core.registry import Spec
 from oblivio.core.run import Run, Watch
 from oblivio.jobs.guards import Watcher
 from oblivio.jobs.job import Guards
+from oblivio.registry import Spec
 
 Change: TypeAlias = Callable[[Stage], Stage]
 Piece: TypeAlias = "str | tuple[str, Mapping[str, Any]] | Change"

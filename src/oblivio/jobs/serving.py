@@ -8,11 +8,11 @@ import numpy as np
 
 from oblivio.core.errors import BadInput
 from oblivio.core.problem import Problem
-from oblivio.core.registry import Spec
 from oblivio.data.checks import check as check_rows
 from oblivio.data.columns import column
 from oblivio.data.dataset import TASKS
 from oblivio.modules.table import TablePreprocess
+from oblivio.registry import Spec
 from oblivio.tasks import first_output
 
 SOURCES = {
@@ -75,14 +75,16 @@ def _check_need(spec: Spec, need: str, problem: Problem) -> None:
     if not held:
         raise BadInput(f"{spec.id} needs {' or '.join(map(_told, names))}")
     source = problem.sources.get(held[0])
-    if source is not None and "y" not in source.columns:
+    if source is not None and spec.labels and need != "proxy" and "y" not in source.columns:
         raise BadInput(f"{spec.id} needs labels, and {held[0]} has none: give it a column y")
 
 
 def _told(need: str) -> str:
     if need in SOURCES:
         return f"{SOURCES[need]}: give {need}="
-    return f"the record {need!r} of the training: give records={{{need!r}: ...}}"
+    return (
+        f"the record {need!r}, made at training by records.make({need!r}, problem): give records={{{need!r}: ...}}"
+    )
 
 
 def _check_rows(problem: Problem) -> None:

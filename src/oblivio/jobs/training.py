@@ -22,7 +22,7 @@ from oblivio.jobs.augment import CropFlip
 from oblivio.jobs.network import Network
 from oblivio.jobs.recipe import Recipe
 from oblivio.networks._own import imported
-from oblivio.terms import fit
+from oblivio.terms.fit import fit
 
 
 @dataclass(frozen=True)

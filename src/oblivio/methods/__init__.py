@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from oblivio.core.registry import Registry
+from oblivio.registry import Registry
 
 registry = Registry("oblivio.methods", Path(__file__).parent)
 names = registry.names

@@ -12,8 +12,8 @@ from torch import Tensor
 from oblivio.audits.case import Case, Look
 from oblivio.audits.probe import DoesNotApply, Value, average, needs_features, probe, share
 from oblivio.audits.seen import LAYERED
-from oblivio.core.source import as_source
 from oblivio.modules.fitted import moments
+from oblivio.sources import as_source
 
 NEIGHBOURS = 5
 

@@ -17,10 +17,11 @@ from oblivio.core.plan import Stage
 from oblivio.core.problem import Problem
 from oblivio.core.run import Run
 from oblivio.core.seeds import generator
-from oblivio.core.source import Source, as_source
+from oblivio.core.source import Source
 from oblivio.core.step import Step
 from oblivio.how import clip
 from oblivio.modules.heads import last_linear
+from oblivio.sources import as_source
 from oblivio.terms import fit
 
 FEW = 20  # rows of a class to relearn from, of the forgotten and of the retained; at most half of those there are

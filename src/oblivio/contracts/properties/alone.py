@@ -123,13 +123,9 @@ def statistics(case: Case) -> Iterator[str]:
     if not norms:
         return
     allowed = {*RETAINED, *(name for stage in below(case.plan(), Descent) for name in stage.moves)}
-    known = {
-        _key(x)
-        for name, source in problem.sources.items()
-        if name in allowed
-        for batch in source.batches(len(source))
-        for x in batch["x"]
-    }
+    keys = {n: {_key(x) for b in s.batches(len(s)) for x in b["x"]} for n, s in problem.sources.items()}
+    known: set[bytes] = set().union(*(keys[name] for name in keys if name in allowed))
+    known -= set() if "forget" in allowed else keys["forget"]  # training rows hold those to forget
     found: list[str] = []
     now = [m.running_mean.clone() for m in norms]
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from oblivio import terms
 from oblivio.core.plan import Stage
-from oblivio.core.registry import method
+from oblivio.registry import method
 
 
 @method(

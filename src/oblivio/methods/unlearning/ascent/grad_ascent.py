@@ -9,8 +9,8 @@ from pydantic import Field
 from oblivio.core.descent import Descent
 from oblivio.core.opt import sgd
 from oblivio.core.plan import Stage
-from oblivio.core.registry import method
 from oblivio.how import clip
+from oblivio.registry import method
 from oblivio.terms import fit
 from oblivio.until import unseen
 

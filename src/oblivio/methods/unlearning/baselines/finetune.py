@@ -9,7 +9,7 @@ from pydantic import Field
 from oblivio.core.descent import Descent
 from oblivio.core.opt import linear, sgd
 from oblivio.core.plan import Stage
-from oblivio.core.registry import method
+from oblivio.registry import method
 from oblivio.terms import fit
 
 

@@ -9,8 +9,8 @@ from pydantic import Field
 from oblivio.core.descent import Descent
 from oblivio.core.opt import cosine, sgd
 from oblivio.core.plan import Stage
-from oblivio.core.registry import method
 from oblivio.edits import reset
+from oblivio.registry import method
 from oblivio.terms import fit
 
 
@@ -20,6 +20,7 @@ from oblivio.terms import fit
     tasks=("classification", "binary", "multilabel", "regression"),
     aliases=("gold", "scratch", "exact"),
     cost="a whole training over retain",
+    guarantee="exact",
 )
 def retrain(
     lr: Annotated[float, Field(gt=0)] = 0.05,

@@ -12,12 +12,12 @@ from oblivio.core.descent import Descent
 from oblivio.core.opt import sgd
 from oblivio.core.plan import Stage, edit
 from oblivio.core.problem import Nets, Problem
-from oblivio.core.registry import method
 from oblivio.core.seeds import mix
 from oblivio.core.source import Batch
 from oblivio.core.step import Step
 from oblivio.core.term import On, Term, term
 from oblivio.modules.heads import narrow_head, widen_head
+from oblivio.registry import method
 from oblivio.until import unseen
 
 

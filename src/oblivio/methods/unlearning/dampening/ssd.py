@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from oblivio.core.plan import Stage
-from oblivio.core.registry import method
 from oblivio.edits import dampen
+from oblivio.registry import method
 
 
 @method(

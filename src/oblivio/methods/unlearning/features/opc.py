@@ -10,9 +10,9 @@ from torch import Tensor
 from oblivio.core.descent import Descent
 from oblivio.core.opt import adam
 from oblivio.core.plan import Stage
-from oblivio.core.registry import method
 from oblivio.core.step import Step
 from oblivio.core.term import On, term
+from oblivio.registry import method
 from oblivio.terms import fit
 
 

@@ -10,7 +10,7 @@ from oblivio import terms
 from oblivio.core.descent import Descent
 from oblivio.core.opt import sgd
 from oblivio.core.plan import Cycle, Stage
-from oblivio.core.registry import method
+from oblivio.registry import method
 
 
 @method(

@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from oblivio.core.plan import Stage
-from oblivio.core.registry import method
 from oblivio.methods.unlearning.relabelling.relabel import relabel
+from oblivio.registry import method
 from oblivio.terms import fit
 from oblivio.where import saliency
 

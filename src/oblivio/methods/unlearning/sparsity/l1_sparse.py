@@ -11,10 +11,10 @@ from torch import Tensor
 from oblivio.core.descent import Descent
 from oblivio.core.opt import linear, sgd
 from oblivio.core.plan import Stage
-from oblivio.core.registry import method
 from oblivio.core.step import Step
 from oblivio.core.term import term
 from oblivio.edits import prune as prune_
+from oblivio.registry import method
 from oblivio.terms import fit
 from oblivio.where import surviving
 

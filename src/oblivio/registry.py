@@ -31,7 +31,9 @@ class Spec:
 
     ``needs``: sources and records; ``tasks``: names of tasks it applies to; ``serves``: kinds of request, ``"class"``
     (whole classes go) and ``"rows"``; ``refusal``: why it serves no other; ``aliases``: other names in use; ``kind``:
-    unlearning, continual, protection, or piece (a function of a plan).
+    unlearning, continual, protection, or piece (a function of a plan); ``guarantee``: ``exact`` where the result cannot
+    have been touched by the forgotten rows, ``certified`` where a bound on what is left is proven, else ``empirical``;
+    ``labels``: whether the rows it needs must have targets.
     """
 
     id: str
@@ -46,6 +48,8 @@ class Spec:
     aliases: tuple[str, ...] = ()
     cost: str = ""
     kind: str = "unlearning"
+    labels: bool = True
+    guarantee: str = "empirical"
 
     @property
     def summary(self) -> str:

@@ -12,8 +12,8 @@ from oblivio.core.part import walk
 from oblivio.core.plan import Stage
 from oblivio.core.problem import Problem
 from oblivio.core.run import Run
-from oblivio.core.source import as_source
 from oblivio.core.task import Task
+from oblivio.sources import as_source
 
 
 class Learner:
