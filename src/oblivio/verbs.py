@@ -7,6 +7,7 @@ import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -22,8 +23,10 @@ from oblivio.data.dataset import TASKS, known_task
 from oblivio.data.duplicates import copies
 from oblivio.jobs import anew, serving, weights
 from oblivio.jobs import folder as folders
-from oblivio.jobs.auditing import audited
+from oblivio.jobs.auditing import Background, audited
 from oblivio.jobs.job import Audit
+from oblivio.jobs.ladder import AUTO, FRESH, LAST, Climb
+from oblivio.jobs.ladder import check as check_ladder
 from oblivio.jobs.method import Chosen, Piece, apply, choose, peak
 from oblivio.jobs.outcome import Outcome, cost
 from oblivio.jobs.recipe import Recipe
@@ -41,7 +44,8 @@ def forget(
     method: str | Stage,
     *,
     pieces: Iterable[Piece] = (),
-    references: Iterable[Retrained] = (),
+    references: int | Iterable[Retrained] = (),
+    recipe: Recipe | dict[str, Any] | None = None,
     folder: str | Path | None = None,
     watch: Sequence[Watch] = (),
     **settings: Any,
@@ -50,13 +54,16 @@ def forget(
 
     Args:
         problem: the model, the rows to ``forget`` and to ``retain``, and what else the method needs.
-        method: the name of a registered method, or a plan such as ``methods.salun(keep=0.5)``.
+        method: the name of a registered method, or a plan such as ``methods.salun(keep=0.5)``; or ``auto``, which tries
+            methods from the cheapest to the dearest until the audit accepts one, and retrains if it accepts none: it
+            needs a number of ``references``, 3 or more, and ``recipe``.
         pieces: changes of the plan, in order: names, (name, settings), or functions from plan to plan.
         references: models retrained without the rows, or folders they were saved in; with the ids each was trained
-            without, as (model, ids), these are checked.
+            without, as (model, ids), these are checked. Or a number: so many are trained by ``recipe``.
+        recipe: how the original was trained, such as ``{"optimiser": "adamw", "lr": 2e-3, "epochs": 20}``.
         folder: a new folder for the outcome. Called again after a kill, with the same arguments, the run goes on.
         watch: called after every step with (run, stage, step).
-        settings: of the method.
+        settings: of the method; of ``auto`` ``budget`` (0.5 retrainings) and ``methods`` (all that the request allows).
 
     Raises:
         BadInput: a request that the method cannot serve, or rows that no model can; nothing was written.
@@ -65,11 +72,49 @@ def forget(
     Example:
         ``outcome = forget(Problem(model, forget=gone, retain=rest, test=held_out), "salun", keep=0.5)``
     """
+    if method == AUTO:
+        return _climbed(problem, settings, references, recipe, folder, watch)
     chosen = choose(method, settings, pieces)
     serving.check(problem, chosen.spec)
     notes = _copies(problem)
-    known = [_reference(problem, r) for r in references]
-    return _run(problem, chosen, known, notes, folder, watch)
+    known, control = _standards(problem, references, recipe)
+    return _run(problem, chosen, known, notes, folder, watch, control)
+
+
+def _climbed(
+    problem: Problem,
+    settings: Mapping[str, Any],
+    count: int | Iterable[Retrained],
+    recipe: Recipe | dict[str, Any] | None,
+    folder: str | Path | None,
+    watch: Sequence[Watch],
+) -> Outcome:
+    """The first method that is accepted and confirmed, or retraining; see ``oblivio.jobs.ladder``."""
+    if not isinstance(count, int) or recipe is None:
+        raise BadInput("method auto trains models without the rows: give references=3 or more, and recipe=")
+    ladder, how = check_ladder(settings, count), _recipe(recipe)
+    serving.check(problem)
+    out = _free(folder)
+    notes, known = _copies(problem), anew.references(problem, how, count)
+
+    def attempt(chosen: Chosen) -> Outcome:
+        work = None if out is None else out / folders.WORK / chosen.name
+        changed, seconds = apply(chosen.plan, problem, work, watch=watch)
+        return Outcome(changed, problem, chosen, cost(seconds, forwarded(changed), peak(problem.team.device), known),
+                       known, notes)  # fmt: skip
+
+    def confirm(outcome: Outcome, before: int) -> Outcome:
+        return dataclasses.replace(outcome, references=anew.references(problem, how, FRESH, count + before * FRESH))
+
+    def exact() -> Outcome:
+        made = anew.exact(problem, how)
+        changed = problem.copy()
+        changed.nets["model"] = made.module
+        spent = cost(made.seconds or 0.0, {"retain": made.rows or 0}, peak(problem.team.device), known)
+        return Outcome(changed, problem, Chosen(Plan([]), LAST, {}, methods.spec(LAST)), spent, known, notes)
+
+    retraining = fmean(r.rows or 0 for r in known)
+    return _written(Climb(problem, ladder, retraining, attempt, confirm, exact).go(), out)
 
 
 def _run(
@@ -79,14 +124,25 @@ def _run(
     notes: Sequence[str],
     folder: str | Path | None,
     watch: Sequence[Watch],
+    control: nn.Module | None = None,
 ) -> Outcome:
+    out = _free(folder)
+    changed, seconds = apply(chosen.plan, problem, None if out is None else out / folders.WORK, watch=watch)
+    spent = cost(seconds, forwarded(changed), peak(problem.team.device), references)
+    outcome = Outcome(changed, problem, chosen, spent, references, notes, background=Background(control=control))
+    return _written(outcome, out)
+
+
+def _free(folder: str | Path | None) -> Path | None:
+    """A folder that is new or of a run that was killed. Raises BadInput for another one."""
     out = None if folder is None else Path(folder)
     if out is not None and not (out / folders.WORK).is_dir():
         folders.check_new(out)
-    changed, seconds = apply(chosen.plan, problem, None if out is None else out / folders.WORK, watch=watch)
-    spent = cost(seconds, forwarded(changed), peak(problem.team.device), references)
-    outcome = Outcome(changed, problem, chosen, spent, references, notes)
-    if out is not None and problem.team.rank == 0:
+    return out
+
+
+def _written(outcome: Outcome, out: Path | None) -> Outcome:
+    if out is not None and outcome.problem.team.rank == 0:
         outcome.write(out)
         folders.tidy(out, folders.WORK)
     return outcome
@@ -198,10 +254,15 @@ def _standards(
         return [], None
     if recipe is None:
         raise BadInput(f"references={references}: say with recipe= how the original was trained; so are they")
-    settings = recipe if isinstance(recipe, Recipe) else parse(Recipe, recipe, "recipe")
-    if settings.train is not None:
-        raise BadInput(f"audit trains references by settings; train them by {settings.train} yourself, and give them")
+    settings = _recipe(recipe)
     return anew.references(original, settings, references), anew.control(original, settings)
+
+
+def _recipe(given: Recipe | dict[str, Any]) -> Recipe:
+    settings = given if isinstance(given, Recipe) else parse(Recipe, given, "recipe")
+    if settings.train is not None:
+        raise BadInput(f"references are trained by settings; train them by {settings.train} yourself, and give them")
+    return settings
 
 
 def _foreign(model: nn.Module, problem: Problem) -> Outcome:

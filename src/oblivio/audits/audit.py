@@ -37,6 +37,8 @@ class Facts:
         derived: files and folders that still derive from the forgotten rows: ``path``, ``what`` and ``sha256``.
         reproduced: whether the recipe of the references gives models like the original: ``same`` and ``why``; None
             where the original was made by that recipe.
+        ladder: the methods that were tried before this one was taken, in order: ``method``, ``word``, ``reason``, and
+            ``expected`` and ``cost`` as shares of one retraining; empty where the user chose the method.
     """
 
     method: Mapping[str, Any] = field(default_factory=dict)
@@ -46,6 +48,7 @@ class Facts:
     guarantee: str = "empirical"
     derived: Sequence[Mapping[str, Any]] = ()
     reproduced: Mapping[str, Any] | None = None
+    ladder: Sequence[Mapping[str, Any]] = ()
 
 
 def audit(

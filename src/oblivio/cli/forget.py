@@ -48,7 +48,7 @@ OPTIONS: dict[str, Any] = {
     "forget": _option(
         "What goes: class=3, ids=FILE, random=0.05, group=north, where='age > 60'.", metavar="SPEC"
     ),
-    "method": _option("How; `oblivio methods` lists them."),
+    "method": _option("How; `oblivio methods` lists them. auto: from cheap to dear, until one is accepted."),
     "pieces": _option(
         "A piece put on the method, as sam or sam:rho=0.05; may be given again.",
         "--with", metavar="PIECE", kind=list[str],
@@ -95,7 +95,7 @@ ALSO = "A method's settings are options too: oblivio forget --method salun --hel
 
 def command(method: str | None) -> Callable[..., int]:
     """``forget``, with the settings of ``method`` among its options."""
-    spec = None if method is None else registry.spec(method.replace("-", "_"))
+    spec = None if method in (None, "auto") else registry.spec(method.replace("-", "_"))
     own = {} if spec is None else settings.options(spec, OPTIONS)
 
     def forget(**options: Any) -> int:

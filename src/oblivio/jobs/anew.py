@@ -11,23 +11,30 @@ from oblivio.core.source import Source
 from oblivio.data.columns import column
 from oblivio.edits import reset
 from oblivio.jobs.recipe import Recipe
-from oblivio.jobs.references import Reference, control_seed, seed_of
+from oblivio.jobs.references import Reference, control_seed, exact_seed, seed_of
 from oblivio.jobs.training import fitted
 from oblivio.sources import Tensors
 
 
-def references(original: Problem, recipe: Recipe, count: int) -> list[Reference]:
+def references(original: Problem, recipe: Recipe, count: int, first: int = 0) -> list[Reference]:
     """Models of the original's network that never saw the forgotten rows.
 
     Args:
         original: the request; ``retain`` is trained on.
         recipe: how the original was trained.
         count: how many.
+        first: the number of the first of them; each number has weights of its own.
 
     Raises:
         BadInput: a module that owns weights and cannot draw them anew, or no retained rows.
     """
-    return [_trained(original, recipe, original.source("retain"), seed_of(original.seed, i)) for i in range(count)]
+    seeds = [seed_of(original.seed, number) for number in range(first, first + count)]
+    return [_trained(original, recipe, original.source("retain"), seed) for seed in seeds]
+
+
+def exact(original: Problem, recipe: Recipe) -> Reference:
+    """One more such model, which is no reference: what serves where no method was accepted."""
+    return _trained(original, recipe, original.source("retain"), exact_seed(original.seed))
 
 
 def control(original: Problem, recipe: Recipe) -> nn.Module:

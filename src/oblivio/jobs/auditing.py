@@ -35,12 +35,14 @@ class Background:
         data: ``name``, ``licence`` and ``classes`` (words) of the data set.
         derived: what still derives from the forgotten rows.
         control: a model trained on all rows by the recipe of the references; None where the original itself was.
+        ladder: the methods that were tried before this one was taken; see ``oblivio.jobs.ladder``.
     """
 
     settings: Audit = field(default_factory=Audit)
     data: Mapping[str, Any] = field(default_factory=dict)
     derived: Sequence[Derived] = ()
     control: nn.Module | None = None
+    ladder: Sequence[Mapping[str, Any]] = ()
 
 
 def audited(outcome: Outcome, references: Sequence[Reference], background: Background) -> Report:
@@ -68,6 +70,7 @@ def audited(outcome: Outcome, references: Sequence[Reference], background: Backg
         guarantee="empirical" if outcome.chosen.spec is None else outcome.chosen.spec.guarantee,
         derived=[asdict(each) for each in background.derived],
         reproduced=same,
+        ladder=background.ladder,
     )
     return audit(problem, subjects, classes, tolerances=settings.tolerances, leave_out=settings.leave_out, facts=facts)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
+from oblivio import methods
 from oblivio.core.errors import Stopped
-from oblivio.core.plan import Stage
+from oblivio.core.plan import Plan, Stage
 from oblivio.core.problem import Problem
 from oblivio.core.run import Run, Watch
 from oblivio.core.source import Source
@@ -21,7 +24,8 @@ from oblivio.jobs.auditing import Background
 from oblivio.jobs.derived import Derived, derived
 from oblivio.jobs.folder import LOG, WORK, Log
 from oblivio.jobs.job import Job
-from oblivio.jobs.method import apply, peak
+from oblivio.jobs.ladder import AUTO, FRESH, LAST, Climb, Ladder
+from oblivio.jobs.method import Chosen, apply, peak
 from oblivio.jobs.outcome import Outcome, cost
 from oblivio.jobs.prepare import Ready, prepare
 from oblivio.jobs.references import Reference
@@ -91,18 +95,53 @@ class _Stages:
 
     def _outcome(self, original: nn.Module, training: list[Reference]) -> Outcome:
         ready, problem = self.ready, self.ready.problem(original)
-        changed, took = (self._method if ready.outcome is None else self._given)(problem)
-        retrained = [*ready.given, *self._references()]
+        if ready.chosen.name == AUTO:
+            return self._climbed(problem)
+        took: tuple[float, dict[str, int], int] | None
+        if ready.outcome is None:
+            changed, took = self._method(problem, ready.chosen, self.out / WORK)
+        else:
+            changed, took = self._given(problem)
+        retrained = [*ready.given, *self._references(self.job.references.count)]
         spent = {} if took is None else cost(*took, retrained if any(r.seconds for r in retrained) else training)
-        control = self._control()  # before what derives from the rows is listed, for it does
-        background = Background(self.job.audit, self._data(), self._derived(), control)
-        return Outcome(changed, problem, ready.chosen, spent, retrained, ready.notes, ready.making, background)
+        return Outcome(changed, problem, ready.chosen, spent, retrained, ready.notes, ready.making, self._background())
 
-    def _method(self, problem: Problem) -> tuple[Problem, tuple[float, dict[str, int], int] | None]:
+    def _background(self) -> Background:
+        control = self._control()  # before what derives from the rows is listed, for it does
+        return Background(self.job.audit, self._data(), self._derived(), control)
+
+    def _climbed(self, problem: Problem) -> Outcome:
+        """The first method that is accepted and confirmed, or retraining; see ``oblivio.jobs.ladder``."""
+        ready, count = self.ready, self.job.references.count
+        known, background = [*ready.given, *self._references(count)], self._background()
+
+        def made(chosen: Chosen, changed: Problem, spent: dict[str, Any]) -> Outcome:
+            return Outcome(changed, problem, chosen, spent, known, ready.notes, ready.making, background)
+
+        def attempt(chosen: Chosen) -> Outcome:
+            changed, took = self._method(problem, chosen, self.out / WORK / chosen.name)
+            return made(chosen, changed, cost(*took, known))
+
+        def confirm(outcome: Outcome, before: int) -> Outcome:
+            return dataclasses.replace(outcome, references=self._references(FRESH, count + before * FRESH))
+
+        def exact() -> Outcome:
+            self._enter("retraining", f"retraining on {len(ready.rows.retain):,} rows, for no method was accepted")
+            reference = self._trained(ready.rows.retain, references.exact_seed(self.job.seed))
+            changed = problem.copy()
+            changed.nets["model"] = reference.module.to(self.team.device)
+            spent = cost(reference.seconds or 0.0, {"retain": reference.rows or 0}, peak(self.team.device), known)
+            return made(Chosen(Plan([]), LAST, {}, methods.spec(LAST)), changed, spent)
+
+        rows = [r.rows for r in known if r.rows] or [len(ready.rows.retain)]
+        return Climb(problem, Ladder(**ready.chosen.settings), float(np.mean(rows)), attempt, confirm, exact).go()
+
+    def _method(
+        self, problem: Problem, chosen: Chosen, work: Path
+    ) -> tuple[Problem, tuple[float, dict[str, int], int]]:
         """The problem after the method; seconds, rows forwarded, and the most memory in use."""
-        ready = self.ready
-        self._enter("method", f"{ready.chosen.name}: {len(ready.rows.forget):,} rows to forget")
-        changed, seconds = apply(ready.chosen.plan, problem, self.out / WORK, guards=self.job.guards, watch=self.watch)
+        self._enter("method", f"{chosen.name}: {len(self.ready.rows.forget):,} rows to forget")
+        changed, seconds = apply(chosen.plan, problem, work, guards=self.job.guards, watch=self.watch)
         return changed, (seconds, forwarded(changed), peak(self.team.device))
 
     def _given(self, problem: Problem) -> tuple[Problem, None]:
@@ -112,10 +151,12 @@ class _Stages:
         changed.nets["model"] = self.ready.outcome.module.to(self.team.device)
         return changed, None
 
-    def _references(self) -> list[Reference]:
-        rows, count, found = self.ready.rows.retain, self.job.references.count, []
-        for number in range(count):
-            self._enter("reference", f"reference {number + 1} of {count}: retraining on {len(rows):,} rows")
+    def _references(self, count: int, first: int = 0) -> list[Reference]:
+        """So many references; the job's own are those from number 0 on."""
+        rows, found = self.ready.rows.retain, []
+        for number in range(first, first + count):
+            of = f" of {self.job.references.count}" if number < self.job.references.count else ", to confirm"
+            self._enter("reference", f"reference {number + 1}{of}: retraining on {len(rows):,} rows")
             found.append(self._trained(rows, references.seed_of(self.job.seed, number)))
         return found
 

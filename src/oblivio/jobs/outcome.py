@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,12 @@ class Outcome:
     def report(self) -> Report:
         """The audit of this model beside the original, references and controls; made when first asked for."""
         return audited(self, self.references, self.background)
+
+    def climbed(self, ladder: Sequence[Mapping[str, Any]]) -> Outcome:
+        """The same outcome, whose report shows the methods that were tried before; nothing is measured again."""
+        made = replace(self, background=replace(self.background, ladder=ladder))
+        made.__dict__["report"] = self.report.but(ladder=ladder)
+        return made
 
     def table(self) -> str:
         """Verdict, figures and cost as readable text."""

@@ -21,7 +21,9 @@ from oblivio.data.dataset import Dataset
 from oblivio.data.identity import read_ids
 from oblivio.data.loading import is_own
 from oblivio.jobs import serving, weights
-from oblivio.jobs.job import Data, Forget, Given, Job, References
+from oblivio.jobs.job import Data, Forget, Given, Job, Method, References
+from oblivio.jobs.ladder import AUTO
+from oblivio.jobs.ladder import check as check_ladder
 from oblivio.jobs.method import Chosen, choose
 from oblivio.jobs.network import Network, network
 from oblivio.jobs.outcome import Making
@@ -97,9 +99,21 @@ def _chosen(job: Job) -> Chosen:
     """The method; for a model that was changed before, no more than its name."""
     if job.audit.outcome is not None:
         return Chosen(Plan([]), Path(job.audit.outcome).stem if job.method is None else job.method.name, {})
+    if job.method is not None and job.method.name == AUTO:
+        return _ladder(job.method, job.references)
     if job.method is None:
         raise BadInput("method: this field is needed; it says how to forget (`oblivio methods` lists them)")
     return choose(job.method.name, job.method.settings, [(p.name, p.settings) for p in job.method.pieces])
+
+
+def _ladder(method: Method, references: References) -> Chosen:
+    """No method yet, but the ladder on which one is looked for."""
+    if method.pieces:
+        raise BadInput("method auto takes methods as they are shipped; leave out its pieces")
+    if not references.count:
+        raise BadInput("method auto trains models without the rows, to judge and at last to serve; give references: 3")
+    ladder = check_ladder(method.settings, references.count + len(references.given))
+    return Chosen(Plan([]), AUTO, ladder.model_dump())
 
 
 def _check_recipe(job: Job) -> None:

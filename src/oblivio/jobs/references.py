@@ -55,6 +55,11 @@ def control_seed(seed: int) -> int:
     return mix(seed, "control")
 
 
+def exact_seed(seed: int) -> int:
+    """The seed of the model that serves where no method was accepted; no reference and no control has it."""
+    return mix(seed, "exact")
+
+
 def check_without(name: str, without: Sequence[Any], forget: Source) -> list[str]:
     """Refuse a reference that saw a row of the request; notes where it did without more than was asked.
 

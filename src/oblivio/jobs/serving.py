@@ -82,9 +82,7 @@ def _check_need(spec: Spec, need: str, problem: Problem) -> None:
 def _told(need: str) -> str:
     if need in SOURCES:
         return f"{SOURCES[need]}: give {need}="
-    return (
-        f"the record {need!r}, made at training by records.make({need!r}, problem): give records={{{need!r}: ...}}"
-    )
+    return f"the record {need!r}, made at training by records.make({need!r}, problem): give records={{{need!r}: ...}}"
 
 
 def _check_rows(problem: Problem) -> None:

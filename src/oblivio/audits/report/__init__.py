@@ -23,7 +23,7 @@ class Report(dict[str, Any]):
 
     ``request``: goal, kind, classes, task, and numbers of rows. ``subjects``: name and kind of every model.
     ``figures``: what each probe found. ``policy``: the rules. ``verdict``: word, reasons, checks. ``losses``:
-    histograms. ``method``, ``cost``, ``data``, ``notes``, ``guarantee``, ``derived``, ``reproduced``: see
+    histograms. ``method``, ``cost``, ``data``, ``notes``, ``guarantee``, ``derived``, ``reproduced``, ``ladder``: see
     ``oblivio.audits.audit.Facts``. It prints as a table.
     """
 

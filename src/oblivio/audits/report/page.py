@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from oblivio.audits.probe import QUESTIONS
 from oblivio.audits.report import cells
 from oblivio.audits.report.charts import Absent, Chart, chart_data
 from oblivio.audits.report.drawing import svg
+from oblivio.audits.report.text import share
 from oblivio.audits.verdict import named
 from oblivio.audits.words import said
 
@@ -63,6 +64,7 @@ def page(report: Mapping[str, Any]) -> str:
         heads=[head for head, _ in cells.columns(report)],
         questions=questions,
         cost=cost(report["cost"]),
+        ladder=ladder(report.get("ladder", ())),
         untested=untested(report),
         limits=LIMITS,
         guarantee=GUARANTEES.get(report["guarantee"], ""),
@@ -126,6 +128,18 @@ def cost(spent: Mapping[str, Any]) -> list[cells.Row]:
         cells.Row("", name, [cells.Cell("took", text, small), _ratio(shares.get(of))])
         for name, text, small, of in lines
     ]
+
+
+def ladder(rungs: Sequence[Mapping[str, Any]]) -> list[cells.Row]:
+    """Every method on the ladder: its verdict, its cost beside retraining, and the reason."""
+    return [
+        cells.Row("", rung["method"], [
+            cells.Cell("attempt", str(rung["attempt"] or "–")), cells.Cell("verdict", rung["word"]),
+            cells.Cell("expected", share(rung["expected"])), cells.Cell("took", share(rung["cost"])),
+            cells.Cell("why", rung["reason"]),
+        ])
+        for rung in rungs
+    ]  # fmt: skip
 
 
 def _ratio(share: float | None) -> cells.Cell:

@@ -26,7 +26,9 @@ def table(report: Mapping[str, Any]) -> str:
     verdict = report["verdict"]
     reasons = [wrapped(f"- {reason}", "  ") for reason in verdict["reasons"]]
     notes = [wrapped(f"note: {note}", "  ") for note in report["notes"]]
-    blocks = [[verdict["word"], *reasons], [figures(report)], [cost(report["cost"])] if report["cost"] else [], notes]
+    spent, rungs = report["cost"], report.get("ladder")
+    blocks = [[verdict["word"], *reasons], [figures(report)], [cost(spent)] if spent else [],
+              [ladder(rungs)] if rungs else [], notes]  # fmt: skip
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
@@ -51,6 +53,18 @@ def _cell(figure: Mapping[str, Any], name: str, request: Mapping[str, Any]) -> s
 def _summary(figure: Mapping[str, Any], references: Sequence[str], request: Mapping[str, Any]) -> str:
     values = [figure["values"][name]["value"] for name in references if name in figure["values"]]
     return " ± ".join(agreed(values, figure["unit"], request)) if len(values) > 1 else "–"
+
+
+def ladder(rungs: Sequence[Mapping[str, Any]]) -> str:
+    """The methods that were tried, in order, with what each took and why it was not taken."""
+    heads = ["methods tried", "verdict", "% of retraining"]
+    lines = [heads, *([r["method"], r["word"], share(r["cost"])] for r in rungs if r["attempt"] or r["cost"] is None)]
+    return aligned(lines)
+
+
+def share(value: float | None) -> str:
+    """A share in percent, or a dash."""
+    return "–" if value is None else f"{100 * value:.1f}"
 
 
 def cost(spent: Mapping[str, Any]) -> str:
