@@ -29,12 +29,12 @@ from oblivio.claims import page, runner
 from oblivio.claims.fashion import LIMITS as NEAR
 from oblivio.claims.verdict import FALSE
 from oblivio.cli.codes import FINISHED, INCONCLUSIVE, REJECTED
-from oblivio.registry import Spec
 from oblivio.data.loading import NAMED
 from oblivio.data.published import SETS
 from oblivio.jobs.job import Job
 from oblivio.jobs.recipe import SHIPPED, Recipe
 from oblivio.jobs.section import Section
+from oblivio.registry import Spec
 from oblivio.tasks import TASKS
 
 DOCS = Path(__file__).parent
@@ -70,7 +70,8 @@ def methods() -> str:
 
 
 def _requests(spec: Spec) -> str:
-    return {("class", "rows"): "classes and rows", ("class",): "classes", ("rows",): "rows"}[spec.serves]
+    words = {"class": "classes", "rows": "rows", "clean": "manipulated rows"}
+    return " and ".join(words[kind] for kind in spec.serves)
 
 
 def refusals() -> str:

@@ -26,6 +26,7 @@ from oblivio.claims.claim import Rejected
 from oblivio.claims.records import Record
 from oblivio.cli import console, demo, forget, main, progress, records, settings
 from oblivio.cli.codes import FAILED, FINISHED, INCONCLUSIVE, REJECTED
+from oblivio.cli.lookup import KINDS
 from oblivio.core.errors import BadInput, Stopped
 from oblivio.jobs import folder as folders
 from oblivio.jobs.job import Job
@@ -37,7 +38,8 @@ Cli = Callable[..., SimpleNamespace]
 COMMANDS = [
     [], ["forget"], ["forget", "--method", "salun"], ["resume"], ["init"], ["demo"], ["methods"], ["show"],
     ["audit"], ["compare"], ["purge"], ["cite"], ["claims"], ["claims", "run"], ["claims", "table"],
-    ["claims", "verify"], ["bench"], ["bench", "speed"], ["cache"], ["cache", "list"], ["cache", "clear"],
+    ["claims", "verify"], ["bench"], ["bench", "speed"], ["bench", "unlearning"], ["tune"], ["problems"], ["sequence"],
+    ["cache"], ["cache", "list"], ["cache", "clear"],
 ]  # fmt: skip
 SMALL = """\
 data: {name: digits, valid: 0}
@@ -172,12 +174,12 @@ def test_every_method_is_listed(cli: Cli) -> None:
     assert [name for name in registry.names if f" {name} " not in said.out] == []
 
 
-@pytest.mark.parametrize("kind", ["image", "tabular", "regression", "classification", "class", "rows"])
+@pytest.mark.parametrize("kind", ["image", "tabular", "graph", "regression", "classification", "class", "rows"])
 def test_methods_for_a_kind(cli: Cli, kind: str) -> None:
     said = cli("methods", "--for", kind).out
     for name in registry.names:
         spec = registry.spec(name)
-        served = kind in (*spec.tasks, *spec.serves) or kind in ("image", "tabular")
+        served = kind in (*spec.tasks, *spec.serves) or bool(KINDS.get(kind, set()) & set(spec.tasks))
         assert (f" {name} " in said) == served, name
 
 

@@ -20,6 +20,7 @@ from oblivio.core.term import Term, term
 from oblivio.sources import as_source
 from oblivio.tasks import TASKS
 from oblivio.tasks.classification import Binary, Classification, Multilabel
+from oblivio.tasks.graph import Graph, Links, Nodes
 from oblivio.tasks.regression import Regression
 
 
@@ -124,6 +125,7 @@ def test_sam_is_two_passes() -> None:
 # --- the tasks behind them
 
 
+PAIR = Graph(torch.zeros(2, 1), torch.tensor([[0], [1]]))
 HAND = {
     "classification": (Classification(), torch.tensor([log_odds(0.5)]), torch.tensor([log_odds(0.8)]),
                        0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)),
@@ -131,6 +133,10 @@ HAND = {
                0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)),
     "multilabel": (Multilabel(), torch.tensor([[0.0, 0.0]]), torch.tensor([[math.log(4), 0.0]]),
                    0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)),
+    "graph": (Nodes(PAIR), torch.tensor([log_odds(0.5)]), torch.tensor([log_odds(0.8)]),
+              0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)),
+    "links": (Links(PAIR), torch.tensor([[0.0]]), torch.tensor([[math.log(4)]]),
+              0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)),
     "regression": (Regression(), torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]]), 5.0),
 }  # fmt: skip
 
@@ -151,7 +157,7 @@ def test_a_distance_has_the_gradient_of_the_loss_expected_under_the_target(name:
     """So ``target`` is the distribution that is learned; with the arguments swapped this is false."""
     task, width = HAND[name][0], HAND[name][1].shape[1]
     out, target = torch.randn(5, width, requires_grad=True), torch.randn(5, width)
-    if name == "classification":
+    if name in ("classification", "graph"):
         p = target.softmax(1)
         loss = sum((p[:, c] * task.each(out, batch(torch.full((5,), c)))).sum() for c in range(width))
     else:  # linear in the target, or the squared error itself

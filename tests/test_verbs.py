@@ -275,9 +275,19 @@ def test_save_and_load(model: nn.Module, tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-def test_there_is_nothing_that_protects_yet(model: nn.Module) -> None:
-    with pytest.raises(BadInput, match="this release has no method that protects"):
+def test_a_model_is_protected_without_rows_to_forget_and_keeps_its_own_bits(model: nn.Module) -> None:
+    before = copy.deepcopy(model.state_dict())
+    clean = request(model, SOME).source("retain")
+    changed = ob.protect(ob.Problem(model, retain=clean), "ebyd", expose_epochs=1, mask_epochs=1, tune_epochs=1).model
+    assert any(not torch.equal(before[name], value) for name, value in changed.state_dict().items())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_what_does_not_protect_is_refused(model: nn.Module) -> None:
+    with pytest.raises(BadInput, match="there is no method 'glaze'"):
         ob.protect(request(model, SOME), "glaze")
+    with pytest.raises(BadInput, match="of the kind unlearning"):
+        ob.protect(request(model, SOME), "npo")
 
 
 def test_a_learner_learns_by_a_method_or_a_plan() -> None:

@@ -30,10 +30,11 @@ class Spec:
     """What is known of a method without importing it.
 
     ``needs``: sources and records; ``tasks``: names of tasks it applies to; ``serves``: kinds of request, ``"class"``
-    (whole classes go) and ``"rows"``; ``refusal``: why it serves no other; ``aliases``: other names in use; ``kind``:
-    unlearning, continual, protection, or piece (a function of a plan); ``guarantee``: ``exact`` where the result cannot
-    have been touched by the forgotten rows, ``certified`` where a bound on what is left is proven, else ``empirical``;
-    ``labels``: whether the rows it needs must have targets.
+    (whole classes go), ``"rows"``, and ``"clean"`` (rows that were manipulated, which all that serve rows serve too);
+    ``refusal``: why it serves no other; ``aliases``: other names in use; ``kind``: unlearning, continual, protection,
+    learner, or piece (a function of a plan); ``guarantee``: ``exact`` where the result cannot have been touched by the
+    forgotten rows, ``certified`` where a bound on what is left is proven, else ``empirical``; ``labels``: whether the
+    rows it needs must have targets.
     """
 
     id: str
@@ -96,15 +97,16 @@ def check(fn: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class Registry:
-    """Methods below a package: ``names``, ``spec(name)``, ``get(name)``."""
+    """Methods below a package: ``names``, ``spec(name)``, ``get(name)``; files named in ``but`` are none."""
 
-    def __init__(self, package: str, root: Path) -> None:
-        self.package, self.root = package, root
+    def __init__(self, package: str, root: Path, but: tuple[str, ...] = ()) -> None:
+        self.package, self.root, self.but = package, root, but
         self._own: dict[str, Callable[..., Any]] = {}
 
     @functools.cached_property
     def _files(self) -> dict[str, Path]:
-        return {p.stem: p for p in sorted(self.root.rglob("*.py")) if not p.stem.startswith("_")}
+        files = sorted(self.root.rglob("*.py"))
+        return {p.stem: p for p in files if not p.stem.startswith("_") and p.stem not in self.but}
 
     @property
     def names(self) -> list[str]:

@@ -274,14 +274,19 @@ def _foreign(model: nn.Module, problem: Problem) -> Outcome:
 
 
 def protect(problem: Problem, method: str | Stage, **settings: Any) -> Outcome:
-    """Change rows or a model so that nothing can be learned from them, by a method of the kind ``protection``.
+    """Change a copy of a model against attacks, such as a backdoor, by a method of the kind ``protection``.
+
+    Args:
+        problem: the model and what the method needs, mostly a few clean rows as ``retain``; none need to be forgotten.
+        method: the name of a method of that kind (`oblivio methods`), or a plan.
+        settings: of the method.
 
     Raises:
-        BadInput: no such method; this release has none.
+        BadInput: no such method or setting, or a problem that it cannot serve.
+
+    Example:
+        ``model = protect(Problem(model, retain=clean_rows), "ebyd").model``
     """
-    known = [name for name in methods.names if methods.spec(name).kind == "protection"]
-    if not known:
-        raise BadInput("this release has no method that protects; `oblivio methods` lists those that forget")
     chosen = choose(method, settings, kind="protection")
     serving.check(problem, chosen.spec)
     return _run(problem, chosen, [], [], None, ())

@@ -17,6 +17,7 @@ from oblivio.audits.subjects import Subject
 from oblivio.core.problem import Problem
 from oblivio.core.seeds import generator
 from oblivio.data.columns import column
+from oblivio.tasks.classification import Binary, Classification
 
 AUDITED = ("forget", "retain", "test", "affected")  # the sources that are passed over, where the problem has them
 
@@ -77,7 +78,7 @@ class Case:
     @property
     def labelled(self) -> bool:
         """Whether each row is of one class."""
-        return self.problem.task.name in ("classification", "binary")
+        return labelled(self.problem)
 
     @cached_property
     def unseen(self) -> Tensor:
@@ -138,10 +139,15 @@ def gather(problem: Problem, subjects: Sequence[Subject], classes: Sequence[int]
     sample = {name: _sample(problem, name) for name in sources}
     looks = [Look(each, {on: _seen(problem, each, on, sample) for on in sources}) for each in subjects]
     targets = {name: _column(problem, name, "y") for name in sources}
-    if problem.task.name in ("classification", "binary"):
+    if labelled(problem):
         targets = {name: y.flatten().long() for name, y in targets.items()}
     grouped = [name for name in sources if "group" in problem.sources[name].columns]
     return Case(problem, looks, classes, targets, {name: _column(problem, name, "group") for name in grouped}, sample)
+
+
+def labelled(problem: Problem) -> bool:
+    """Whether each row is of one class: classification, binary, and what is made of them."""
+    return isinstance(problem.task, (Classification, Binary))
 
 
 def _column(problem: Problem, on: str, name: str) -> Tensor:

@@ -97,22 +97,26 @@ class _Taps:
         self.features: list[Tensor] = []
         self.layers: dict[str, list[Tensor]] = {}
         self.rows = self.deep = torch.zeros(0, dtype=torch.bool)
+        self.batch = self.asked = self.asked_deep = 0
 
     def keep(self, rows: Tensor, deep: Tensor) -> None:
-        self.rows, self.deep = rows.nonzero().flatten(), deep.nonzero().flatten()
+        self.rows, self.deep, self.batch = rows.nonzero().flatten(), deep.nonzero().flatten(), len(rows)
+        self.asked, self.asked_deep = self.asked + len(self.rows), self.asked_deep + len(self.deep)
 
     def feature(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if len(self.rows):
+        if len(self.rows) and len(inputs[0]) == self.batch:  # a layer over all nodes of a graph has no row a row
             value = inputs[0].detach()
             self.features.append(value[self.rows.to(value.device)].flatten(1).float().cpu())
 
     def layer(self, name: str, out: Any) -> None:
-        if len(self.deep) and isinstance(out, Tensor) and out.dim() > 1:
+        if len(self.deep) and isinstance(out, Tensor) and out.dim() > 1 and len(out) == self.batch:
             self.layers.setdefault(name, []).append(pooled(out.detach()[self.deep.to(out.device)]).float().cpu())
 
     def found(self) -> tuple[Tensor | None, dict[str, Tensor]]:
         features = torch.cat(self.features) if self.features else None
-        return features, {name: torch.cat(each) for name, each in self.layers.items()}
+        layers = {name: torch.cat(each) for name, each in self.layers.items()}
+        whole = features if features is not None and len(features) == self.asked else None
+        return whole, {name: each for name, each in layers.items() if len(each) == self.asked_deep}
 
 
 def pooled(out: Tensor) -> Tensor:

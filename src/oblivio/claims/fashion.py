@@ -7,7 +7,7 @@ training rows is held out, for methods that choose when to stop.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from statistics import fmean
 from typing import Any, Literal
@@ -16,25 +16,37 @@ from oblivio import data, methods
 from oblivio.audits.audit import audit
 from oblivio.audits.probe import known
 from oblivio.audits.report import Report
-from oblivio.audits.subjects import Modules, Subject, mask, noise
+from oblivio.audits.subjects import mask, noise
 from oblivio.audits.verdict import judge, named
 from oblivio.claims.claim import Claim, Figures, Method
 from oblivio.claims.problems import nothing
 from oblivio.core.plan import Stage
-from oblivio.core.problem import Problem
 from oblivio.data.dataset import Dataset
-from oblivio.jobs.cache import trained
 from oblivio.jobs.job import Forget
 from oblivio.jobs.method import apply
 from oblivio.jobs.network import network
 from oblivio.jobs.recipe import Recipe, shipped
-from oblivio.jobs.references import retrained
 from oblivio.jobs.rows import divide
-from oblivio.jobs.serving import forgotten_classes
+from oblivio.problems.case import Case as Case
+from oblivio.problems.case import build
+from oblivio.problems.pool import Parts, Trainer
 
 NETWORK = "small-cnn"
 VALID = 0.1
 BASELINES = ("finetune", "retrain")
+NAMES = (
+    "boundary_unlearning",
+    "finetune",
+    "grad_ascent",
+    "grad_diff",
+    "l1_sparse",
+    "npo",
+    "opc",
+    "relabel",
+    "retrain",
+    "salun",
+    "ssd",
+)  # the methods of this claim; `oblivio bench unlearning` compares all
 LIMITS = {"": 0.02, "_kept": 0.015}  # of the gap on forgotten rows, and on test rows of kept classes
 ENOUGH = 4  # methods that must succeed besides these
 LOOK = 6000  # training rows of a fast run
@@ -42,40 +54,11 @@ LOOK = 6000  # training rows of a fast run
 Kind = Literal["class", "rows"]
 
 
-@dataclass(frozen=True)
-class Case:
-    """A request and the networks that never saw its rows."""
-
-    start: Problem
-    references: list[Modules]
-
-    @property
-    def classes(self) -> list[int]:
-        """Those that go entirely."""
-        return forgotten_classes(self.start)
-
-    @property
-    def original(self) -> Modules:
-        """The networks that saw the rows."""
-        return dict(self.start.nets.items())
-
-    def subjects(self, **outcomes: Modules) -> list[Subject]:
-        """These outcomes, the original and the references, for an audit."""
-        return [
-            *(Subject(name, "outcome", nets) for name, nets in outcomes.items()),
-            Subject("original", "original", self.original),
-            *(Subject(f"retrained {i}", "reference", nets) for i, nets in enumerate(self.references, 1)),
-        ]
-
-
 def case(request: Forget, seed: int, dataset: Dataset, recipe: Recipe, references: int) -> Case:
     """Train the original and its references, or take them from the cache."""
-    rows, net = divide(dataset, request, VALID, seed), network(NETWORK, {}, dataset)
-    original = trained(recipe, net, rows.train, seed, task=dataset.task)
-    start = Problem(original.module, task=dataset.task, seed=seed, forget=rows.forget, retain=rows.retain,
-                    valid=rows.valid, test=rows.test)  # fmt: skip
-    never = (retrained(i, recipe, net, rows.retain, seed, task=dataset.task).module for i in range(references))
-    return Case(start, [{"model": module} for module in never])
+    rows, trainer = divide(dataset, request, VALID, seed), Trainer(recipe, network(NETWORK, {}, dataset), dataset.task)
+    parts = Parts(train=rows.train, forget=rows.forget, retain=rows.retain, valid=rows.valid, test=rows.test)
+    return build(parts, trainer, seed, references)
 
 
 def rows_of(most: int | None) -> Dataset:
@@ -112,9 +95,8 @@ def _figure(report: Report, name: str) -> dict[str, Any]:
 
 
 def serving(kind: Kind) -> list[str]:
-    """The methods that serve this kind of request on a classification."""
-    specs = [methods.spec(name) for name in methods.names]
-    return [s.id for s in specs if s.kind == "unlearning" and kind in s.serves and "classification" in s.tasks]
+    """Those of the claim's methods that serve this kind of request."""
+    return [name for name in NAMES if kind in methods.spec(name).serves]
 
 
 def by_name(name: str) -> Stage:

@@ -12,9 +12,9 @@ from oblivio.core.plan import Stage
 SETTINGS = {"lr": 0.005, "epochs": 5}
 
 
-def weighted(tau: float) -> Stage:
+def weighted(**settings: Any) -> Stage:
     """Random relabelling with the piece on it."""
-    plan: Stage = methods.loreun(tau=tau)(methods.relabel(**SETTINGS))
+    plan: Stage = methods.loreun(**settings)(methods.relabel(**SETTINGS))
     return plan
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import oblivio
-from oblivio.cli import audit, demo, evidence, forget, lookup, storage
+from oblivio.cli import audit, demo, evidence, forget, lookup, problems, sequence, storage
 from oblivio.cli.settings import method_named
 from oblivio.core.errors import BadInput
 
@@ -22,13 +22,15 @@ def application(words: Sequence[str] = ()) -> typer.Typer:
     app = _group(
         "Make trained models forget, and prove it beside models that never knew, or say that it is not so.", _root
     )
-    _add(app, WORK, forget=forget.command(method), resume=forget.resume, init=forget.init, demo=demo.demo)
+    _add(app, WORK, forget=forget.command(method), resume=forget.resume, sequence=sequence.sequence,
+         init=forget.init, demo=demo.demo)  # fmt: skip
     _add(app, JUDGE, audit=audit.audit, compare=audit.compare, purge=audit.purge)
-    _add(app, KNOW, methods=lookup.methods, show=lookup.show, cite=audit.cite)
+    _add(app, KNOW, methods=lookup.methods, show=lookup.show, problems=problems.problems, cite=audit.cite)
+    _add(app, KEEP, tune=evidence.tune)
     claims = _group("Papers' results as small experiments that can fail.", _needs_command)
     _add(claims, None, run=evidence.run, table=evidence.table, verify=evidence.verify)
     bench = _group("How fast it is, against bare loops.", _needs_command)
-    _add(bench, None, speed=evidence.speed)
+    _add(bench, None, speed=evidence.speed, unlearning=evidence.unlearning)
     cache = _group("Trained models that are kept to be used again.", _needs_command)
     _add(cache, None, list=storage.show, clear=storage.clear)
     for name, group in {"claims": claims, "bench": bench, "cache": cache}.items():

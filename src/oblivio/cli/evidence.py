@@ -80,6 +80,87 @@ def verify(
     return FAILED if differences else FINISHED
 
 
+def unlearning(
+    problem: Annotated[str, typer.Option(metavar="ID", help="A standard problem; `oblivio problems` lists them.")],
+    methods: Annotated[
+        list[str] | None, typer.Option("--method", metavar="NAME", help="Only this; may be given again.")
+    ] = None,
+    but: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="All methods but this; may be given again.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", help="So many; an interval needs two.")] = 3,
+    references: Annotated[int, typer.Option(metavar="N", help="Retrained models for each seed.")] = 3,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: results/bench/unlearning.")] = None,
+) -> int:
+    """Compare methods on a standard problem: rank, verdicts, mean and 95% interval over seeds, cost.
+
+    Writes ID.json and ID.svg. What is done is kept: a comparison that was stopped goes on where it was.
+    """
+    from oblivio.bench import comparison, standing
+    from oblivio.claims.records import ROOT, commit, provenance
+    from oblivio.core.files import write_bytes, write_json
+
+    names = [name for name in methods or comparison.all_methods() if name not in (but or ())]
+    plan = comparison.Plan(problem, names, seeds, references)
+    comparison.check(plan)
+    minutes = comparison.expected(plan) / 60
+    console.out().print(f"expected: about {minutes:.0f} min on one core if nothing is kept from before")
+    since = commit()
+    with Line() as line:
+        found = comparison.compare(plan, line.show)
+    shown = console.table(*standing.heads(found))
+    for cells in standing.rows(found):
+        shown.add_row(*cells)
+    console.out().print(shown)
+    for name, why in found.refused.items():
+        console.out().print(f"not run: {name}: {why}")
+    most = max((n for *_, n in found.made), default=0)
+    console.out().print(f"passes that several methods need (importance, outputs of the start): each made {most} time")
+    folder = out or ROOT / "results" / "bench" / "unlearning"
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = [f"--method {name}" for name in methods or ()] + [f"--but {name}" for name in but or ()]
+    words = ["oblivio bench unlearning --problem", problem, *chosen, "--seeds", seeds, "--references", references]
+    command = " ".join(map(str, words))
+    write_json(folder / f"{problem}.json", {**found.to_json(), "command": command, **provenance(since)})
+    write_bytes(folder / f"{problem}.svg", standing.svg(found).encode())
+    return FINISHED
+
+
+def tune(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="A name from `oblivio methods`.")],
+    problem: Annotated[
+        list[str], typer.Option("--problem", metavar="ID", help="A standard problem; may be given again.")
+    ],
+    trials: Annotated[int, typer.Option(metavar="N", help="Settings that are tried, the defaults first.")] = 20,
+    space: Annotated[
+        list[str] | None,
+        typer.Option("--space", metavar="NAME=LOW:HIGH", help="Another range of a setting; may be given again."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all trials there too.")] = None,
+) -> int:
+    """Search the settings of a method, on validation rows and on seeds that nothing reports.
+
+    What is minimised is the distance of `oblivio bench unlearning`. Needs oblivio[tune].
+    """
+    from oblivio.bench import tuning
+    from oblivio.core.files import write_json
+
+    if json is not None and not json.absolute().parent.is_dir():
+        raise BadInput(f"--json {json}: there is no folder {json.parent}")
+    given = {name: words for name, _, words in (pair.partition("=") for pair in space or ())}
+    with Line() as line:
+        found = tuning.tune(method.replace("-", "_"), problem, trials=trials, given=given, tell=line.show)
+    shown = console.table("setting", ">default", ">found")
+    for name, value in found.settings.items():
+        both = (tuning.default(found.method, name), value)
+        shown.add_row(name, *(f"{each:.3g}" if isinstance(each, float) else str(each) for each in both))
+    console.out().print(shown)
+    console.out().print(f"distance {found.default:.3f} at the defaults, {found.distance:.3f} at the settings found")
+    if json is not None:
+        write_json(json, found.to_json())
+    return FINISHED
+
+
 def speed(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Only these; default: all.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures there too.")] = None,

@@ -11,6 +11,7 @@ from oblivio.cli import console, records
 from oblivio.cli.forget import OPTIONS
 from oblivio.cli.settings import keywords, shape
 from oblivio.core.errors import BadInput, nearest
+from oblivio.learners import registry as learners
 from oblivio.methods import registry
 from oblivio.registry import Spec
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 KINDS = {
     "image": {"classification", "binary", "multilabel"},
     "tabular": {"classification", "binary", "multilabel", "regression"},
+    "graph": {"graph", "links"},
 }
-REQUESTS = {"class": "whole classes", "rows": "some rows"}
+GROUPS = {"unlearning": "method", "piece": "piece (--with)", "protection": "protection", "learner": "learner"}
+REQUESTS = {"class": "whole classes", "rows": "some rows", "clean": "manipulated rows"}
 FIELD = re.compile(r"^([A-Z][a-z ]*): ")
 
 
@@ -31,25 +34,39 @@ def methods(
         typer.Option(
             "--for",
             metavar="KIND",
-            help="Only those for image or tabular data, for a task (classification, binary, multilabel, regression) or "
-            "for a kind of request (class, rows).",
+            help="Only those for image, tabular or graph data, for a task (classification, binary, multilabel, "
+            "regression, graph, links) or for a kind of request (class, rows, clean).",
         ),
     ] = None,
 ) -> None:
     """List the methods: what each needs and serves, whether its claims hold, and its paper."""
-    suiting = _suiting([registry.spec(name) for name in registry.names], kind)
-    pieces = [spec for spec in suiting if spec.kind == "piece"]
+    suiting = _suiting(specs(), kind)
     out = console.out()
-    out.print(_listed("method", [spec for spec in suiting if spec not in pieces]))
-    if pieces:
-        out.print(_listed("piece (--with)", pieces))
+    for group, heading in GROUPS.items():
+        if of := [spec for spec in suiting if spec.kind == group]:
+            out.print(_listed(heading, of))
     out.print("oblivio show NAME: equation, settings, cost, and where it fails")
 
 
-def _listed(heading: str, specs: list[Spec]) -> Table:
+def specs() -> list[Spec]:
+    """Methods and learners, by name."""
+    return [of.spec(name) for of in (registry, learners) for name in of.names]
+
+
+def names() -> list[str]:
+    """Of methods and learners."""
+    return [*registry.names, *learners.names]
+
+
+def spec_of(name: str) -> Spec:
+    """The method or learner of this name. Raises BadInput with the nearest method."""
+    return learners.spec(name) if name in learners.names else registry.spec(name)
+
+
+def _listed(heading: str, of: list[Spec]) -> Table:
     table = console.table(heading, "needs", "serves", "claims", "paper")
-    for spec in specs:
-        verdict = records.verdict(spec.id, registry.names)
+    for spec in of:
+        verdict = records.verdict(spec.id, names())
         table.add_row(spec.id, needs(spec), ", ".join(spec.serves), verdict, brief(spec.paper))
     return table
 
@@ -87,10 +104,10 @@ def show(method: Annotated[str, typer.Argument(metavar="METHOD", help="A name fr
     """Show a method's card: equation, settings, needs, cost, where it fails, paper, an example, its claims."""
     from rich.text import Text
 
-    spec = registry.spec(method.replace("-", "_"))
+    spec = spec_of(method.replace("-", "_"))
     out = console.out()
     out.print(Text.assemble((spec.id, "bold"), f": {spec.summary}"), end="\n\n")
-    out.print(console.pairs({**card(spec), **records.lines(spec.id, registry.names)}))
+    out.print(console.pairs({**card(spec), **records.lines(spec.id, names())}))
     if spec.settings:
         out.print(_settings(spec))
     out.print("Example:", style="bold")
@@ -105,6 +122,7 @@ def card(spec: Spec) -> dict[str, str]:
         "Serves": f"{requests} only: {spec.refusal}" if spec.refusal else requests,
         "Tasks": ", ".join(spec.tasks),
         "Cost": spec.cost,
+        "Guarantee": spec.guarantee,
         "Paper": spec.paper,
         "Also called": ", ".join(spec.aliases),
     }
@@ -126,7 +144,15 @@ def fields(doc: str) -> dict[str, str]:
 
 
 def example(spec: Spec) -> str:
-    """A command that runs as it stands."""
+    """A command that runs as it stands; of what no command runs, Python."""
+    if spec.kind == "learner":
+        return f'oblivio.learners.registry.get("{spec.id}")()(model)'
+    if spec.kind == "protection":
+        return f'oblivio.protect(oblivio.Problem(model, retain=rows), "{spec.id}")'
+    if not KINDS["tabular"] & set(spec.tasks):
+        return f"oblivio bench unlearning --problem cora-node --method {spec.id}"
+    if "proxy" in spec.needs:
+        return f"oblivio bench unlearning --problem digits-class --method {spec.id}"
     rows = "class=3" if "class" in spec.serves else "random=0.05"
     how = f"finetune --with {spec.id}" if spec.kind == "piece" else spec.id
     return f"oblivio forget --data digits --model mlp --forget {rows} --method {how} --out runs/{spec.id}"

@@ -93,9 +93,13 @@ def shortened(plan: Stage, batch: int = 8, epochs: int = 2, rounds: int = 3) -> 
             part.batch = part.batch and min(part.batch, batch)
             part.epochs = min(part.epochs, epochs) if isinstance(part.epochs, (int, float)) else part.epochs
             part.steps = min(part.steps, 4 * batch) if isinstance(part.steps, int) else part.steps
-        elif isinstance(part, Cycle) and isinstance(part.rounds, int):
-            part.rounds = min(part.rounds, rounds)
+        elif isinstance(part, Cycle):
+            part.rounds = min(part.rounds, rounds) if isinstance(part.rounds, int) else _at_most(rounds, part.rounds)
     return plan
+
+
+def _at_most(most: int, rounds: Callable[[Problem], int]) -> Callable[[Problem], int]:
+    return lambda problem: min(rounds(problem), most)
 
 
 def below(plan: Stage, kind: type[Any]) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -18,7 +19,10 @@ from oblivio.core.problem import Problem
 from oblivio.core.run import Run
 from oblivio.core.source import Batch
 from oblivio.core.task import Task
+from oblivio.data.graphs import block_model
+from oblivio.networks import build
 from oblivio.sources import as_source
+from oblivio.tasks.graph import Links, Nodes
 from oblivio.terms import fit
 
 ROWS, GONE, HELD = 160, 13, 40  # of training, of these to forget (no number of chunks divides them), of test
@@ -66,7 +70,7 @@ def _trained(tiny: Tiny) -> Problem:
     kept = torch.ones(ROWS, dtype=torch.bool).index_fill(0, gone, False)
     Run(Descent(fit("train"), opt=adam(0.01), steps=100, batch=32), Problem(model, task=tiny.task, train=rows)).go()
     test = (x[ROWS : ROWS + HELD], y[ROWS : ROWS + HELD])
-    strange = {"x": x[:ROWS].flip(1)}
+    strange = {"x": x[:ROWS].flip(-1)}
     return Problem(model.eval(), task=tiny.task, forget=rows.take(gone), retain=rows.take(kept), train=rows, test=test,
                    proxy=strange)  # fmt: skip
 
@@ -160,6 +164,32 @@ class Tagging(Task):
         return self._mean((out.argmax(2) == batch["y"]).float(), batch)
 
 
+def _nodes() -> Tiny:
+    """Nodes of a graph by their blocks; those of block 3 that go have no edges any more."""
+    data = block_model(ROWS + HELD)
+    x = torch.arange(ROWS + HELD)
+    gone = (data.y[:ROWS] == 3).nonzero().flatten()[:GONE]
+    task = Nodes(data.graph.without_nodes(gone), data.graph)
+    return Tiny("nodes", task, _gcn(4), lambda: (x, data.y), lambda x, y: y == 3)
+
+
+def _links() -> Tiny:
+    """Pairs of nodes of a graph, joined and not in turn; messages pass over the joined ones that stay."""
+    data, half = block_model(60, inside=0.3), (ROWS + HELD) // 2
+    joined = data.graph.edges.T[:: data.graph.edges.shape[1] // half][:half]
+    apart = (joined + torch.tensor([0, 1])) % 60  # the next node, of another block
+    x, y = torch.stack([joined, apart], 1).flatten(0, 1), torch.tensor([1, 0]).repeat(half)
+    held = data.graph.places(x[ROWS:][y[ROWS:] == 1])
+    known = data.graph.without_edges(data.graph.edges.T[held])
+    task = Links(known.without_edges(x[:ROWS][y[:ROWS] == 1][:GONE]), known)
+    return Tiny("links", task, _gcn(8), lambda: (x, y), lambda x, y: y == 1)
+
+
+def _gcn(outputs: int) -> Callable[[], nn.Module]:
+    return lambda: build("gcn", (16,), outputs, hidden=(16, 8))
+
+
+GRAPHS = (_nodes(), _links()) if find_spec("torch_geometric") else ()  # an extra
 TABLE: dict[str, Tiny] = {
     tiny.name: tiny
     for tiny in (
@@ -169,5 +199,6 @@ TABLE: dict[str, Tiny] = {
         Tiny("labels", "multilabel", _mlp(64, 16, 3), _labels, lambda x, y: y.sum(1) == 3),
         Tiny("diabetes", "regression", _mlp(10, 8, 1), _diabetes, lambda x, y: y > 0.8),
         Tiny("sentences", Tagging(), _tagger, _sentences, lambda x, y: y[:, 0] == 3, pad=_longer),
+        *GRAPHS,
     )
 }

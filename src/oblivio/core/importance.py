@@ -32,6 +32,11 @@ def fisher(problem: Problem, on: On, where: Where | str = "model.*", size: int =
     In evaluation mode; weights and batch-norm statistics are untouched. ``size``: rows a pass, without effect on the
     result beyond rounding. Returns one tensor a weight, of its shape.
     """
+    found: Grads = problem.once(f"importance of {where!r}", on, lambda: _fisher(problem, on, where, size))
+    return dict(found)
+
+
+def _fisher(problem: Problem, on: On, where: Where | str, size: int) -> Grads:
     source, weights = (
         problem.source(on),
         {n: w for n, w in problem.weights().items() if n in as_where(where).select(problem)},

@@ -16,6 +16,7 @@ from torch.func import functional_call
 from oblivio.core import surgery
 from oblivio.core.errors import BadInput, nearest
 from oblivio.core.grads import Grads
+from oblivio.core.known import Known
 from oblivio.core.seeds import generator
 from oblivio.core.source import Batch, Source
 from oblivio.core.task import Task
@@ -77,6 +78,7 @@ class Problem:
         self.made: dict[str, dict[str, Tensor]] = {}
         self.moved = False  # whether the weights have left the start
         self.passes: dict[str, int] = {}  # rows forwarded, by source
+        self.known: Known | None = None  # where passes are kept for all copies; a comparison of methods sets it
         self._features = features
         self.sources: dict[str, Source] = {}
         for name, value in sources.items():
@@ -166,7 +168,7 @@ class Problem:
     def source(self, on: On) -> Source:
         """The source of this name (BadInput where there is none), or the source itself."""
         if isinstance(on, Source):
-            return on
+            return on.within(self)
         try:
             return self.sources[on]
         except KeyError:
@@ -221,9 +223,24 @@ class Problem:
             return
         key = self.frozen_key(on, take, "start")
         if key not in self.frozen:
-            self.frozen[key] = self.tabulate(
-                on, lambda _, batch: self.at("start", lambda nets: take(self.task.forward(nets, "model", batch), batch))
-            )
+
+            def outputs(_: Nets, batch: Batch) -> Tensor:
+                return self.at("start", lambda nets: take(self.task.forward(nets, "model", batch), batch))
+
+            self.frozen[key] = self.once(key.partition("|")[2], on, lambda: self.tabulate(on, outputs))
+
+    def once(self, what: str, on: On, make: Callable[[], Any]) -> Any:
+        """``make()``, or what it gave before at these weights to a copy of the problem, where such is kept.
+
+        Its rows are booked either way, for a method's cost is what it takes alone.
+        """
+        if self.known is None:
+            return make()
+        source, tensors = self.source(on), [*self.nets.parameters(), *self.nets.buffers()]
+        value, before = self.known.get(what, source, tensors, make)
+        if before:
+            self.count(source.name, len(source))
+        return value
 
     def frozen_key(self, on: On, take: Callable[..., Tensor], at: str) -> str:
         """What determines a cached table: source, snapshot, and the code and settings of ``take``."""

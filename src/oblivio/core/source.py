@@ -13,6 +13,7 @@ from oblivio.core.part import Part
 from oblivio.core.seeds import generator
 
 if TYPE_CHECKING:
+    from oblivio.core.problem import Problem
     from oblivio.core.step import Step
 
 Ids: TypeAlias = "np.ndarray[Any, Any]"
@@ -91,6 +92,10 @@ class Source(Part):
     def take(self, index: Any) -> Source:
         """A view of some rows, without a copy. ``index``: places or a boolean mask."""
         raise NotImplementedError
+
+    def within(self, problem: Problem) -> Source:
+        """Itself; one that is made of other sources finds them in ``problem`` first."""
+        return self
 
     def to(self, device: torch.device) -> Source:
         """The same rows with what can lie on ``device`` there."""

@@ -167,13 +167,16 @@ class Step:
         return fn(nets) if self.substitute is None else functional_call(nets, self.substitute, (fn,))
 
     def _forward(self, on: On, net: str, at: str | None, via: Via | None) -> Tensor:
-        batch = self.batch(on) if via is None else via(self.batch(on))
+        batch, name = self.batch(on) if via is None else via(self.batch(on)), source_name(on)
+        handles = self._listen((name, net, at, via), net)
         if at is not None:
-            return self.problem.at(at, lambda nets: self.task.forward(nets, net, batch))
-        name = source_name(on)
+            try:
+                return self.problem.at(at, lambda nets: self.task.forward(nets, net, batch))
+            finally:
+                for handle in handles:
+                    handle.remove()
         self.problem.count(name, len(batch))
         still = self.norms and (name not in self.moves or self.substitute is not None or via is not None)
-        handles = self._listen((name, net, at, via), net)
         for m in self.norms if still else ():
             m.track_running_stats = False
         try:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from oblivio.core.errors import BadInput
 from oblivio.core.plan import edit
 from oblivio.core.problem import Problem
 from oblivio.core.seeds import mix
 from oblivio.modules.fitted import refit
+from oblivio.modules.fresh import redraw
 
 
 @edit
@@ -19,12 +19,5 @@ def reset(problem: Problem) -> None:
     weights and has no ``reset_parameters``.
     """
     torch.default_generator.manual_seed(mix(problem.seed, problem.turn, "reset"))
-    for name, module in problem.model.named_modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
-        elif any(True for _ in module.parameters(recurse=False)):
-            raise BadInput(
-                f"the module {name or 'model'} ({type(module).__name__}) has weights and no "
-                "reset_parameters(); add one, or give references trained by your own recipe"
-            )
+    redraw(problem.model)
     refit(problem.model, problem.source("retain"))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from oblivio import methods
+from oblivio import methods, records
 from oblivio.core.errors import Stopped
 from oblivio.core.plan import Plan, Stage
 from oblivio.core.problem import Problem
@@ -34,7 +34,9 @@ from oblivio.jobs.training import forwarded
 EVERY = 10.0  # seconds between two lines of the log while something is trained
 
 
-def run(job: Job, out: str | Path, *, watch: Sequence[Watch] = (), resume: bool = False) -> Outcome:
+def run(
+    job: Job, out: str | Path, *, watch: Sequence[Watch] = (), resume: bool = False, control: bool = True
+) -> Outcome:
     """Do a job.
 
     Args:
@@ -43,6 +45,7 @@ def run(job: Job, out: str | Path, *, watch: Sequence[Watch] = (), resume: bool 
             ``report.json``, and, unless the job leaves them out, ``rows.parquet``.
         watch: called after every step of every training, as ``Run`` does.
         resume: go on with the job that was interrupted in ``out``.
+        control: whether weights that were given may not be by the recipe, so that a model shows whether they are.
 
     Returns:
         the outcome; its report has been made. Of a job with ``audit.outcome`` it is that model, unchanged.
@@ -62,13 +65,14 @@ def run(job: Job, out: str | Path, *, watch: Sequence[Watch] = (), resume: bool 
     elif team.rank == 0:
         folder.begin(out, ready.job)
     team.wait()
-    return _Stages(ready, out, watch).run()
+    return _Stages(ready, out, watch, control).run()
 
 
 class _Stages:
     """The stages of a job that has been checked. Each finds what is already done."""
 
-    def __init__(self, ready: Ready, out: Path, watch: Sequence[Watch]) -> None:
+    def __init__(self, ready: Ready, out: Path, watch: Sequence[Watch], control: bool) -> None:
+        self.control = control
         self.ready, self.out, self.job, self.team = ready, out, ready.job, ready.team
         self.log = Log(out / LOG)
         self.watch: tuple[Watch, ...] = (*watch, self._progress)
@@ -99,6 +103,7 @@ class _Stages:
             return self._climbed(problem)
         took: tuple[float, dict[str, int], int] | None
         if ready.outcome is None:
+            self._record(problem)
             changed, took = self._method(problem, ready.chosen, self.out / WORK)
         else:
             changed, took = self._given(problem)
@@ -136,6 +141,13 @@ class _Stages:
         rows = [r.rows for r in known if r.rows] or [len(ready.rows.retain)]
         return Climb(problem, Ladder(**ready.chosen.settings), float(np.mean(rows)), attempt, confirm, exact).go()
 
+    def _record(self, problem: Problem) -> None:
+        """Make what the method needs of the training, from the original and the rows it was trained on."""
+        for name in self.ready.wanted:
+            self._enter("record", f"the record {name} of the training")
+            trained = Problem(problem.copy().model, task=problem.task, seed=problem.seed, train=self.ready.rows.train)
+            problem.records[name] = records.make(name, trained)
+
     def _method(
         self, problem: Problem, chosen: Chosen, work: Path
     ) -> tuple[Problem, tuple[float, dict[str, int], int]]:
@@ -162,7 +174,7 @@ class _Stages:
 
     def _control(self) -> nn.Module | None:
         """A model trained on all rows as the references are, where the original came ready-made."""
-        if self.ready.original is None or not self.job.references.count:
+        if self.ready.original is None or not self.job.references.count or not self.control:
             return None
         self._enter("control", "a control: the recipe on all rows, to see whether it makes models like the original")
         return self._trained(self.ready.rows.train, references.control_seed(self.job.seed)).module

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
@@ -26,6 +26,8 @@ class Data(Section):
         options: arguments of the function.
         valid: share of the training rows that the original never sees, for methods that choose when to stop. Default:
             0.1 where the original is trained here, none where its weights are given.
+        without: ids of training rows that the model has forgotten before: a list, or a file. Nothing is done with them.
+        proxy: a data set whose test inputs, without labels, stand in where retained rows are gone.
     """
 
     short: ClassVar[str | None] = "name"
@@ -40,11 +42,13 @@ class Data(Section):
     channels: int | None = None
     options: dict[str, Any] = Field(default={})
     valid: Annotated[float, Field(ge=0, lt=1)] | None = None
+    without: str | list[int | str] = Field(default=[])
+    proxy: str | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
         """What ``oblivio.data.load`` takes beside the name."""
-        given = {k: v for k, v in self if k not in ("name", "options", "valid") and v is not None}
+        given = {k: v for k, v in self if k not in ("name", "options", "valid", "without", "proxy") and v is not None}
         return {**given, **self.options}
 
 
@@ -186,7 +190,7 @@ class Job(Section):
     precision: Literal["no", "bf16", "fp16"] = "no"
 
     @classmethod
-    def load(cls, path: str | Path) -> Job:
+    def load(cls, path: str | Path) -> Self:
         """Read a job file.
 
         Raises:
@@ -203,7 +207,7 @@ class Job(Section):
         return parse(cls, value, str(path))
 
     @classmethod
-    def of(cls, **fields: Any) -> Job:
+    def of(cls, **fields: Any) -> Self:
         """A job from values, as a command line has them; raises as ``load`` does."""
         return parse(cls, fields)
 

@@ -9,14 +9,16 @@ from typing import Any
 
 from torch import nn
 
-from oblivio import data, networks
+from oblivio import data, networks, records
 from oblivio.artefact import Artefact
 from oblivio.audits.audit import check_left_out
 from oblivio.audits.policy import policy
 from oblivio.core.errors import BadInput
 from oblivio.core.plan import Plan
 from oblivio.core.problem import Problem
+from oblivio.core.source import Source
 from oblivio.core.team import Team
+from oblivio.data.columns import column
 from oblivio.data.dataset import Dataset
 from oblivio.data.identity import read_ids
 from oblivio.data.loading import is_own
@@ -31,7 +33,9 @@ from oblivio.jobs.recipe import shipped
 from oblivio.jobs.references import Reference, check_without
 from oblivio.jobs.rows import Rows, divide
 from oblivio.networks._own import imported
+from oblivio.sources import Tensors
 
+PROXIES = 1000  # rows at most
 VALID = 0.1  # share held out where the original is trained here
 
 
@@ -52,14 +56,21 @@ class Ready:
     given: Sequence[Reference]
     notes: Sequence[str]
     team: Team
+    proxy: Source | None = None
 
     def problem(self, model: nn.Module) -> Problem:
         """The request, put to this model."""
         return Problem(
             model, task=self.dataset.task, goal=self.job.forget.goal, seed=self.job.seed, team=self.team,
             features=self.job.model.features, forget=self.rows.forget, retain=self.rows.retain, test=self.rows.test,
-            valid=self.rows.valid,
+            valid=self.rows.valid, proxy=self.proxy,
         )  # fmt: skip
+
+    @property
+    def wanted(self) -> list[str]:
+        """Records of the training that the method cannot do without; the ladder makes none."""
+        needs = () if self.chosen.spec is None else self.chosen.spec.needs
+        return [name for name in needs if name in records.names()]
 
     @property
     def making(self) -> Making | None:
@@ -87,10 +98,11 @@ def prepare(job: Job, team: Team) -> Ready:
     outcome = None if job.audit.outcome is None else weights.read(Path(job.audit.outcome), net, dataset.task)
     _check_recipe(job)
     job = resolved(job, chosen, trained_here=original is None)
-    rows = divide(dataset, job.forget, job.data.valid or 0.0, job.seed)
+    rows = divide(dataset, job.forget, job.data.valid or 0.0, job.seed, job.data.without)
     given = [_given(g, rows, net, dataset.task) for g in job.references.given]
     notes = [*dataset.notes, *rows.notes, *(note for _, more in given for note in more)]
-    ready = Ready(job, dataset, rows, net, original, outcome, chosen, [r for r, _ in given], notes, team)
+    proxy = None if job.data.proxy is None else Tensors({"x": column(data.load(job.data.proxy).test, "x")[:PROXIES]})
+    ready = Ready(job, dataset, rows, net, original, outcome, chosen, [r for r, _ in given], notes, team, proxy)
     _check(ready)
     return ready
 
@@ -133,6 +145,7 @@ def _check(ready: Ready) -> None:
         assert net is not None  # a job has a name or weights
         module = net.architecture.build()
     problem = ready.problem(module)
+    problem.records.update({name: {} for name in ready.wanted})  # as if they were made, which takes a trained model
     if job.guards.retain_floor is not None and not problem.task.higher:
         raise BadInput(f"guards.retain_floor is of an accuracy; a {problem.task.name} has none")
     if job.model.features is not None:
@@ -179,7 +192,8 @@ def _place(path: Any) -> Any:
 
 def _placed(given: Data) -> Data:
     known = given.name in data.names() or is_own(given.name)
-    return given.but(name=given.name if known else _place(given.name), test=_place(given.test))
+    name = given.name if known else _place(given.name)
+    return given.but(name=name, test=_place(given.test), without=_place(given.without))
 
 
 def _forget(given: Forget) -> Forget:

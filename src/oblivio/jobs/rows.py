@@ -15,7 +15,7 @@ from oblivio.core.source import Source
 from oblivio.data.columns import column
 from oblivio.data.dataset import Dataset
 from oblivio.data.duplicates import copies
-from oblivio.data.identity import read_ids
+from oblivio.data.identity import read_ids, shown
 from oblivio.data.selection import select, spec
 from oblivio.data.splitting import cut
 from oblivio.jobs.job import Forget
@@ -33,16 +33,19 @@ class Rows:
     notes: Sequence[str] = ()
 
 
-def divide(dataset: Dataset, request: Forget, valid: float, seed: int) -> Rows:
+def divide(dataset: Dataset, request: Forget, valid: float, seed: int, without: str | Sequence[Any] = ()) -> Rows:
     """Hold out the share ``valid`` of the training rows, then take what the request names out of the rest.
 
     What is held out depends on the seed alone, so that requests share an original. Rows that a request names by id and
-    that are held out, or test rows, were never learned: a note says how many.
+    that are held out, or test rows, were never learned: a note says how many. ``without`` are ids of rows that were
+    forgotten before, which are then no training rows any more, or a file of them.
 
     Raises:
-        BadInput: the request names no row, or leaves none.
+        BadInput: the request names no row, or leaves none; an id in ``without`` that no training row has.
     """
     train, held = hold_out(dataset, valid, seed)
+    if len(without):
+        train = remaining(train, read_ids(without) if isinstance(without, str) else without)
     chosen, notes = _chosen(train, held, request.rows, dataset, seed)
     goes = np.zeros(len(train), dtype=bool)
     goes[chosen] = True
@@ -54,6 +57,15 @@ def divide(dataset: Dataset, request: Forget, valid: float, seed: int) -> Rows:
     if goes.all():
         raise BadInput(f"forget.rows = {spec(request.rows)} names all {len(train)} training rows; none would stay")
     return Rows(train, train.take(goes), train.take(~goes), held, dataset.test, notes)
+
+
+def remaining(train: Source, without: Sequence[Any]) -> Source:
+    """The rows but for these. Raises BadInput for an id that none of them has."""
+    gone = np.array(list(map(str, without)))
+    strange = gone[~np.isin(gone, train.ids.astype(str))]
+    if len(strange):
+        raise BadInput(f"data.without: ids {shown(strange)} are of no training row")
+    return train.take(~np.isin(train.ids.astype(str), gone))
 
 
 def duplicates(count: int, moved: bool) -> str:

@@ -49,20 +49,21 @@ def check(problem: Problem, spec: Spec | None = None) -> None:
         BadInput: the task or kind of request is not one the method serves, a source or record that it needs is
             missing, or rows have NaN, another shape, or labels without an output.
     """
-    if "forget" not in problem.sources:
+    forgets = spec is None or spec.kind != "protection"
+    if forgets and "forget" not in problem.sources:
         raise BadInput("there are no rows to forget; give forget=")
     if spec is not None:
-        _check_served(spec, problem)
+        _check_served(spec, problem, forgets)
         for need in spec.needs:
             _check_need(spec, need, problem)
     _check_rows(problem)
 
 
-def _check_served(spec: Spec, problem: Problem) -> None:
+def _check_served(spec: Spec, problem: Problem, forgets: bool) -> None:
     if problem.task.name not in spec.tasks:
         raise BadInput(f"{spec.id} is for {', '.join(spec.tasks)}; this is a {problem.task.name}")
-    asked = kind(problem)
-    if asked not in spec.serves:
+    asked = kind(problem) if forgets else ""
+    if forgets and asked not in spec.serves and not (problem.goal == "clean" and "clean" in spec.serves):
         words = {"class": "requests to forget whole classes", "rows": "requests to forget some rows of a class"}
         why = f": {spec.refusal}" if spec.refusal else ""
         raise BadInput(f"{spec.id} does not serve {words[asked]}{why}")
@@ -98,5 +99,6 @@ def _check_rows(problem: Problem) -> None:
 
 def _outputs(problem: Problem) -> int:
     """Outputs of the model for one row."""
-    out = first_output(problem, problem.source("forget"), lambda batch: problem.served(problem.nets, batch))
+    rows = problem.sources.get("forget") or problem.source("retain")
+    out = first_output(problem, rows, lambda batch: problem.served(problem.nets, batch))
     return out.shape[-1] if out.dim() > 1 else 1

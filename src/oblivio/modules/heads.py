@@ -50,21 +50,21 @@ def widen_head(nets: MutableMapping[str, nn.Module], *, layer: str, by: int, see
 
     The old outputs and the names of all weights stay; the new ones are ``<layer>.extra_weight`` and ``.extra_bias``.
     """
-    linear = _linear(nets["model"], layer)
+    linear = linear_layer(nets["model"], layer)
     if isinstance(linear, WidenedLinear):
         raise BadInput(f"layer {layer!r} has been widened already; narrow it first")
     if by < 1:
         raise BadInput(f"layer {layer!r} cannot be widened by {by}; give 1 or more")
-    _put(nets, layer, WidenedLinear(linear, by, seed))
+    put_layer(nets, layer, WidenedLinear(linear, by, seed))
 
 
 @surgery
 def narrow_head(nets: MutableMapping[str, nn.Module], *, layer: str) -> None:
     """Take back ``widen_head``: the new outputs are gone, the old ones go on with what they have learned."""
-    linear = _linear(nets["model"], layer)
+    linear = linear_layer(nets["model"], layer)
     if not isinstance(linear, WidenedLinear):
         raise BadInput(f"layer {layer!r} has not been widened")
-    _put(nets, layer, linear.narrowed())
+    put_layer(nets, layer, linear.narrowed())
 
 
 def last_linear(module: nn.Module) -> str:
@@ -83,7 +83,8 @@ def _linears(module: nn.Module) -> list[str]:
     return [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
 
 
-def _linear(model: nn.Module, layer: str) -> nn.Linear:
+def linear_layer(model: nn.Module, layer: str) -> nn.Linear:
+    """The linear layer of this dotted name. Raises BadInput, with the nearest name, where there is none."""
     linears = _linears(model)
     if layer not in linears:
         raise BadInput(f"{layer!r} is no linear layer of the model{nearest(layer, linears)}")
@@ -92,8 +93,9 @@ def _linear(model: nn.Module, layer: str) -> nn.Linear:
     return found
 
 
-def _put(nets: MutableMapping[str, nn.Module], layer: str, linear: nn.Linear) -> None:
+def put_layer(nets: MutableMapping[str, nn.Module], layer: str, linear: nn.Linear, net: str = "model") -> None:
+    """Put ``linear`` in the place of ``layer`` of the network ``net``."""
     if layer:
-        nets["model"].set_submodule(layer, linear)
+        nets[net].set_submodule(layer, linear)
     else:
-        nets["model"] = linear  # the model is that layer
+        nets[net] = linear  # the network is that layer

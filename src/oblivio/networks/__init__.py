@@ -1,7 +1,8 @@
 """Networks by name: one file a built-in network, and the user's own as ``package.module:factory``.
 
 A file of this package is a network: it holds ``build(inputs, outputs, *, options)``, and its name with ``-`` for
-``_`` is the public one. Every network takes a float tensor of examples and ends in one ``nn.Linear`` called ``head``.
+``_`` is the public one. Every network takes a float tensor of examples and ends in one ``nn.Linear`` called ``head``;
+one whose file says ``TAKES = "graph"`` takes the features of all nodes and the edges between them, see ``tasks.graph``.
 Weights are initialised as torch does by default, from the global generator: the caller seeds.
 """
 
@@ -64,6 +65,12 @@ def defaults(name: str) -> dict[str, Any]:
         return {}
     parameters = inspect.signature(_builtin(name)).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def takes(name: str) -> str:
+    """What a built-in network takes: ``"rows"``, or ``"graph"`` for all nodes of a graph at once."""
+    found: str = getattr(importlib.import_module(_builtin(name).__module__), "TAKES", "rows")
+    return found
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from oblivio.sources.convert import as_source
 from oblivio.sources.items import Items
+from oblivio.sources.joined import Joined
 from oblivio.sources.tensors import Tensors
+from oblivio.sources.weighted import Weighted, group_ratio
 
-__all__ = ["Items", "Tensors", "as_source"]
+__all__ = ["Items", "Joined", "Tensors", "Weighted", "as_source", "group_ratio"]

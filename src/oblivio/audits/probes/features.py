@@ -14,6 +14,7 @@ from oblivio.audits.probe import DoesNotApply, Value, average, needs_features, p
 from oblivio.audits.seen import LAYERED
 from oblivio.modules.fitted import moments
 from oblivio.sources import as_source
+from oblivio.tasks.classification import Binary, Classification, Multilabel
 
 NEIGHBOURS = 5
 
@@ -68,9 +69,9 @@ def unseen_answers(case: Case) -> Tensor:
     y, task = sampled(case, "test"), case.problem.task.name
     if not len(case.unseen):
         raise DoesNotApply("no test row is of a class that forgotten rows have")
-    if task == "classification":
+    if isinstance(case.problem.task, Classification):
         return F.one_hot(y, case.outputs).double()
-    if task in ("binary", "multilabel"):
+    if isinstance(case.problem.task, (Binary, Multilabel)):
         return (2 * y.double() - 1).reshape(len(y), -1)
     if task == "regression":
         return y.double().reshape(len(y), -1)

@@ -127,11 +127,12 @@ def statistics(case: Case) -> Iterator[str]:
     known: set[bytes] = set().union(*(keys[name] for name in keys if name in allowed))
     known -= set() if "forget" in allowed else keys["forget"]  # training rows hold those to forget
     found: list[str] = []
-    now = [m.running_mean.clone() for m in norms]
+    means = [m.running_mean for m in norms]  # these tensors: a pass at a snapshot puts others in their place
+    now = [mean.clone() for mean in means]
 
     def look(_: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
-        moved = [not torch.equal(m.running_mean, was) for m, was in zip(norms, now, strict=True)]
-        now[:] = [m.running_mean.clone() for m in norms]
+        moved = [not torch.equal(mean, was) for mean, was in zip(means, now, strict=True)]
+        now[:] = [mean.clone() for mean in means]
         strange = sum(_key(x) not in known for x in inputs[0]) if any(moved) else 0
         if strange:
             found.append(f"a pass with {strange} rows that are not retained moved batch-norm statistics")

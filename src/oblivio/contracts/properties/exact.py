@@ -28,7 +28,8 @@ def seeds(case: Case) -> Iterator[str]:
     torch.set_rng_state(state[0])
     np.random.set_state(state[1])  # noqa: NPY002
     random.setstate(state[2])
-    if below(case.plan(), Descent) and not differing(expected, bits(case.run(problem=case.problem(seed=1)))):
+    drawn = [descent for descent in below(case.plan(), Descent) if descent.batch is not None]
+    if drawn and not differing(expected, bits(case.run(problem=case.problem(seed=1)))):
         yield "another seed gave the same bits"
 
 

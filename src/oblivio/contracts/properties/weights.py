@@ -52,10 +52,10 @@ def stays(case: Case) -> Iterator[str]:
 
 
 class Half(Where):
-    """Every other entry of all weights of the model but the first, which is frozen."""
+    """Every other entry of all weights, those of nets beside the model too, but the model's first, which is frozen."""
 
     def select(self, problem: Problem) -> Selection:
-        weights = list(problem.weights("model.*").items())[1:]
+        weights = list(problem.weights().items())[1:]
         return {n: torch.arange(w.numel()).remainder(2).bool().view_as(w) for n, w in weights}
 
 

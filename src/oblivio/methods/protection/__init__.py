@@ -1,0 +1,1 @@
+"""Methods that change a model so that it stands up to attacks or to corrupted inputs."""

@@ -1,0 +1,1 @@
+"""Methods that train small additions beside frozen weights."""

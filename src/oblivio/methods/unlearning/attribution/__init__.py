@@ -1,0 +1,1 @@
+"""Methods that are told by data attribution what a model without the rows would answer."""

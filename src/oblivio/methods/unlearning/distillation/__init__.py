@@ -1,0 +1,1 @@
+"""Methods that imitate teachers: the frozen start on what stays, another on what goes."""

@@ -1,0 +1,1 @@
+"""Methods that learn from noise in place of the forgotten rows."""

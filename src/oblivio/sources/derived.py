@@ -1,0 +1,58 @@
+"""Sources that are made of other sources of the problem, and find them there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from oblivio.core.errors import BadInput
+from oblivio.core.source import Source
+
+if TYPE_CHECKING:
+    from oblivio.core.problem import Problem
+
+
+class Derived(Source):
+    """Rows of the sources called ``of``; which those are is known once it is used in a problem."""
+
+    def __init__(self, of: tuple[str, ...], name: str) -> None:
+        self.of, self.name = of, name
+
+    def within(self, problem: Problem) -> Source:
+        found = tuple(problem.source(name) for name in self.of)
+        if found != self.__dict__.get("_found"):
+            self._found = found
+            self._bind(problem)
+        return self
+
+    def _bind(self, problem: Problem) -> None:
+        """Work out what depends on the sources that were found."""
+
+    @property
+    def found(self) -> tuple[Source, ...]:
+        """The sources it is made of."""
+        try:
+            return self._found
+        except AttributeError:
+            raise BadInput(f"{self!r} has rows only in a problem; use it in a term or as over=") from None
+
+    def __len__(self) -> int:
+        return sum(map(len, self.found))
+
+    @property
+    def random(self) -> bool:  # type: ignore[override]
+        """Whether reading a row twice may differ in one of them."""
+        return any(source.random for source in self.found)
+
+
+def groups(source: Source) -> Tensor:
+    """The column ``group`` of all rows, shape (rows,). Raises BadInput where there is none."""
+    if "group" not in source.columns:
+        raise BadInput(
+            f"source {source.name!r} has no column 'group'; give every row the number of its group, such as "
+            "2 * target + attribute"
+        )
+    columns: list[Any] = [batch["group"] for batch in source.batches(4096)]
+    return torch.cat(columns).cpu() if columns else torch.zeros(0, dtype=torch.long)
