@@ -92,7 +92,7 @@ def test_the_standing_as_json_rows_and_a_drawing(found: standing.Standing) -> No
     made = found.to_json()
     assert list(made["methods"]) == [line.name for line in found.lines]
     rows = standing.rows(found)
-    assert [row[1] for row in rows[:3]] == list(made["methods"])
+    assert [row[0] for row in rows[:3]] == list(made["methods"])
     assert all(len(row) == len(standing.heads(found)) for row in rows)
     drawn = standing.svg(found)
     assert all(name in drawn for name in NAMES)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from oblivio import artefact, methods
+from oblivio import artefact, learners, methods
 from oblivio.audits.report import Report
 from oblivio.core.errors import BadInput
 from oblivio.core.plan import Plan, Stage
@@ -326,18 +326,33 @@ def save(subject: Outcome | nn.Module, folder: str | Path, *, task: str | None =
     artefact.save(Path(folder), subject, task=known_task(task))
 
 
-def learner(model: nn.Module, method: str | Stage, *, task: Task | str, seed: int = 0, **settings: Any) -> Learner:
-    """A model that goes on learning and forgetting by one plan; see ``oblivio.learners.learner.Learner``.
+def learner(
+    model: nn.Module | None, method: str | Stage, *, task: Task | str = "classification", seed: int = 0, **settings: Any
+) -> Any:
+    """A model that goes on learning and forgetting.
 
     Args:
-        model: where it starts; it is changed.
-        method: the name of a registered method, or a plan.
-        task: classification, binary, multilabel or regression, or a Task.
+        model: where it starts: of a plan it is changed; shards start from copies of it; heads in closed form take it as
+            a frozen encoder. None for ``certified``, which is a model of its own.
+        method: ``sisa``, ``s3t``, ``acu``, ``ridge`` or ``certified``, which forget with a guarantee (`oblivio methods`
+            lists them); or the name of another registered method, or a plan: one plan for every experience.
+        task: classification, binary, multilabel or regression; of a plan it may be a Task.
         seed: of all randomness.
         settings: of the method.
 
+    Returns:
+        with ``learn``, ``forget`` and ``predict``; see ``oblivio.learners``.
+
     Raises:
         BadInput: an unknown method or setting.
+
+    Example:
+        ``head = learner(encoder, "ridge"); head.learn(rows); head.forget([4, 8]).guarantee``
     """
+    if isinstance(method, str) and method in learners.registry.names:
+        make = learners.registry.get(method)(**settings)
+        return make() if model is None else make(model, task=task, seed=seed)
+    if model is None:
+        raise BadInput(f"learner: {method} changes a model; give one")
     kind = methods.spec(method).kind if isinstance(method, str) else ""
     return Learner(model, choose(method, settings, kind=kind).plan, task, seed)

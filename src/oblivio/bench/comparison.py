@@ -102,12 +102,14 @@ class Seed:
         return _hash(made_of)
 
     def outcome(self, name: str) -> tuple[Problem | None, dict[str, Any]]:
-        """The problem after a method with its cost; None where it broke off, with the reason."""
+        """The problem after a method with its cost; None where it broke off or refused the rows, with the reason."""
         chosen, place = choose(name, {}), root() / self.key(name)
         try:
             changed, seconds = apply(chosen.plan, self.case.start, place)
         except Stopped as stop:
             return None, {"stopped": str(stop)}
+        except BadInput as error:  # what only the rows show, such as a column that is missing
+            return None, {"refused": str(error)}
         return changed, {"rows": sum(changed.passes.values()), "seconds": seconds}
 
     def row(self, tell: Tell) -> dict[str, Any]:
@@ -117,11 +119,16 @@ class Seed:
             tell(f"seed {self.number}: kept from before")
             return dict(read_json(kept))
         done: dict[str, tuple[Problem | None, dict[str, Any]]] = {}
+        refused = dict(self.refused)
         for name in self.names:
             tell(f"seed {self.number}: {name}")
-            done[name] = self.outcome(name)
+            changed, cost = self.outcome(name)
+            if "refused" in cost:
+                refused[name] = cost["refused"]
+            else:
+                done[name] = changed, cost
         tell(f"seed {self.number}: the audit of {len(done)} methods")
-        found = self._judged(done)
+        found = {**self._judged(done), "refused": refused}
         write_json(kept, found)
         return found
 
@@ -177,7 +184,7 @@ def compare(plan: Plan, tell: Tell = lambda _: None) -> Standing:
     for seed in seeds:
         found.append(seed.row(tell))
         seed.__dict__.pop("case")  # its models and tables
-    return standing(plan.problem, found, seeds[0].refused)
+    return standing(plan.problem, found)
 
 
 def check(plan: Plan) -> None:

@@ -54,7 +54,7 @@ class Standing:
         }
 
 
-def standing(problem: str, seeds: Sequence[Mapping[str, Any]], refused: Mapping[str, str]) -> Standing:
+def standing(problem: str, seeds: Sequence[Mapping[str, Any]]) -> Standing:
     """From what each seed found."""
     names = list(seeds[0]["methods"])
     lines = [_line(name, [seed["methods"][name] for seed in seeds]) for name in names]
@@ -62,7 +62,9 @@ def standing(problem: str, seeds: Sequence[Mapping[str, Any]], refused: Mapping[
     count = len(seeds[0]["references"])
     references = [_line(f"retrained {i + 1}", [seed["references"][i] for seed in seeds]) for i in range(count)]
     made = [[n, *each] for n, seed in enumerate(seeds) for each in seed["made"]]
-    return Standing(problem, lines, _line("original", [seed["original"] for seed in seeds]), references, refused, made)
+    return Standing(
+        problem, lines, _line("original", [seed["original"] for seed in seeds]), references, seeds[0]["refused"], made
+    )
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -82,26 +84,26 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 def heads(of: Standing) -> list[str]:
     """Of the columns of ``rows``."""
-    return ["rank", "method", "accepted", "distance", *(SHOWN[name] for name in _shown(of)), "% of retraining"]
+    return ["method", "rank", "accepted", "distance", *(SHOWN[name] for name in _shown(of)), "% of retraining"]
 
 
 def rows(of: Standing) -> list[list[str]]:
     """All methods, best first, then the original and the references; mean ± half width of the 95% interval."""
-    lines = [[str(rank), *_cells(line, _shown(of))] for rank, line in enumerate(of.lines, 1)]
+    lines = [_cells(line, _shown(of), str(rank)) for rank, line in enumerate(of.lines, 1)]
     known = [_cells(line, _shown(of)) for line in (of.original, *of.references)]
-    return [*lines, *(["", name, "", *rest] for name, _, *rest in known)]
+    return [*lines, *([name, "", "", *rest] for name, _, _, *rest in known)]
 
 
 def _shown(of: Standing) -> list[str]:
     return [name for name in SHOWN if name in of.original.figures]
 
 
-def _cells(line: Line, shown: Sequence[str]) -> list[str]:
+def _cells(line: Line, shown: Sequence[str], rank: str = "") -> list[str]:
     if not line.words:
-        return [line.name, "stopped", "", *("" for _ in shown), ""]
-    figures = [said(line.figures.get(name, ()), 3) for name in shown]
+        return [line.name, rank, "stopped", "", *("" for _ in shown), ""]
+    figures = [said(line.figures.get(name, ()), 2) for name in shown]
     cost = f"{100 * statistics.fmean(line.cost):.1f}" if line.cost else ""
-    return [line.name, f"{line.accepted} of {len(line.words)}", said(line.distance, 2), *figures, cost]
+    return [line.name, rank, f"{line.accepted} of {len(line.words)}", said(line.distance, 2), *figures, cost]
 
 
 def said(values: Sequence[float], digits: int) -> str:

@@ -53,6 +53,7 @@ class Untrained(Trainer):
     """Models that have learned nothing."""
 
     def original(self, rows: Source, seed: int) -> nn.Module:
+        """A fresh network."""
         return self.network.build(only(rows), seed)
 
 

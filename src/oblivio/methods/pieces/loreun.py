@@ -16,7 +16,7 @@ from oblivio.registry import method
     kind="piece",
     paper="LoReUn: Data Itself Implicitly Provides Cues to Improve Machine Unlearning, 2025",
     needs=("forget",),
-    tasks=("classification", "binary", "multilabel", "regression"),
+    tasks=("classification", "binary", "multilabel", "regression", "graph", "links"),
     aliases=("loss_reweighting",),
     cost="none: the losses come from the same forward; static: one pass over forget, and a copy of the weights",
 )

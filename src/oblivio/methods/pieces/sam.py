@@ -17,7 +17,7 @@ from oblivio.registry import method
     paper="Fan et al., Towards LLM Unlearning Resilient to Relearning Attacks: A Sharpness-Aware Minimization "
     "Perspective and Beyond, ICML 2025",
     needs=("forget",),
-    tasks=("classification", "binary", "multilabel", "regression"),
+    tasks=("classification", "binary", "multilabel", "regression", "graph", "links"),
     aliases=("smooth_unlearn", "sam_unlearning"),
     cost="one more pass over each forget batch",
 )

@@ -204,7 +204,6 @@ def combined(step: Step, on: On, noise: float, shift: int) -> Tensor:
     paper="Jain et al., Efficiently Robustify Pre-trained Models, ICCV 2023",
     needs=("retain",),
     tasks=("classification",),
-    serves=("class", "rows"),
     aliases=("efficiently_robustify",),
     cost="teacher_epochs of a small net and epochs over retain, backwards through the last layers alone",
 )
@@ -214,9 +213,9 @@ def efficient_robustify(
     width: Annotated[int, Field(gt=0)] = 128,
     teacher_epochs: Annotated[int, Field(gt=0)] = 60,
     layers: Annotated[int, Field(gt=0)] = 1,
-    disagree: Annotated[float, Field(ge=0)] = 0.1,
+    disagree: Annotated[float, Field(ge=0)] = 2.0,
     lr: Annotated[float, Field(gt=0)] = 1e-3,
-    epochs: Annotated[int, Field(gt=0)] = 30,
+    epochs: Annotated[int, Field(gt=0)] = 60,
     batch: Annotated[int, Field(gt=0)] = 64,
 ) -> Stage:
     """Make a large model stand up to corrupted inputs by tuning its last ``layers`` and three heads.
@@ -225,7 +224,7 @@ def efficient_robustify(
     heads min KL(start(x) || clean(x)) + w KL(T(x') || robust(x')) + CE(combined(x)) + w KL(T(x') || combined(x')),
     w = 1 - H(T(x')) / log C. Served is the head of least entropy where clean and robust head disagree, else combined.
     Needs: labelled rows as ``retain``, a linear last layer. ``noise`` is a deviation in units of the inputs, ``shift``
-    is in pixels, of images alone.
+    is in pixels, of images alone. Defaults were chosen on digits, seeds 100 to 102.
     Fails: where a small MLP cannot learn the task, as on larger photographs, it has nothing to teach. Entropies are of
     one pass: the paper takes a few with dropout. Norm layers are frozen, statistics too.
     """

@@ -18,7 +18,7 @@ from oblivio.until import unseen
 @method(
     paper="Jang et al., Knowledge Unlearning for Mitigating Privacy Risks in Language Models, ACL 2023",
     needs=("forget",),
-    tasks=("classification", "binary", "multilabel", "regression"),
+    tasks=("classification", "binary", "multilabel", "regression", "graph", "links"),
     aliases=("ga", "neggrad", "negative_gradient"),
     cost="epochs over forget",
 )

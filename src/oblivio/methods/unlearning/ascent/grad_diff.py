@@ -18,7 +18,7 @@ from oblivio.until import unseen
 @method(
     paper="Liu et al., Continual Learning and Private Unlearning, CoLLAs 2022",
     needs=("forget", "retain"),
-    tasks=("classification", "binary", "multilabel", "regression"),
+    tasks=("classification", "binary", "multilabel", "regression", "graph", "links"),
     aliases=("gd", "gradient_difference", "neggrad_plus"),
     cost="epochs over forget, and a retain batch beside each",
 )

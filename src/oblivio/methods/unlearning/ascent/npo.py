@@ -18,7 +18,7 @@ from oblivio.until import unseen
     paper="Zhang et al., Negative Preference Optimization: From Catastrophic Collapse to Effective Unlearning, "
     "COLM 2024",
     needs=("forget", "retain"),
-    tasks=("classification", "binary", "multilabel", "regression"),
+    tasks=("classification", "binary", "multilabel", "regression", "graph", "links"),
     aliases=("negative_preference",),
     cost="one pass over forget for the reference scores, then epochs over forget and a retain batch beside each",
 )

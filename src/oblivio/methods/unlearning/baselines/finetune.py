@@ -16,7 +16,7 @@ from oblivio.terms import fit
 @method(
     paper="no paper: the obvious baseline",
     needs=("retain",),
-    tasks=("classification", "binary", "multilabel", "regression"),
+    tasks=("classification", "binary", "multilabel", "regression", "graph", "links"),
     aliases=("ft",),
     cost="epochs over retain",
 )

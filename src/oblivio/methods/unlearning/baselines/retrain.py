@@ -17,7 +17,7 @@ from oblivio.terms import fit
 @method(
     paper="no paper: the definition of exact unlearning",
     needs=("retain",),
-    tasks=("classification", "binary", "multilabel", "regression"),
+    tasks=("classification", "binary", "multilabel", "regression", "graph", "links"),
     aliases=("gold", "scratch", "exact"),
     cost="a whole training over retain",
     guarantee="exact",

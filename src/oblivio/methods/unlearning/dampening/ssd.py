@@ -14,7 +14,7 @@ from oblivio.registry import method
 @method(
     paper="Foster et al., Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening, AAAI 2024",
     needs=("forget", "retain|importance"),
-    tasks=("classification", "binary", "multilabel", "regression"),
+    tasks=("classification", "binary", "multilabel", "regression", "graph", "links"),
     serves=("class", "clean"),
     refusal="on plain random rows both importances are alike, and dampening either does nothing or harms everything",
     aliases=("selective_synaptic_dampening", "dampening"),

@@ -16,7 +16,7 @@ from oblivio.registry import method
 @method(
     paper="Golatkar et al., Eternal Sunshine of the Spotless Net, CVPR 2020 (as a baseline)",
     needs=("forget", "retain"),
-    tasks=("classification", "binary", "multilabel", "regression"),
+    tasks=("classification", "binary", "multilabel", "regression", "graph", "links"),
     aliases=("random_label", "random_labels", "random_labeling", "rl", "amnesiac"),
     cost="epochs over forget, and as many over retain",
 )

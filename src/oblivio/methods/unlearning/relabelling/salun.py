@@ -16,7 +16,7 @@ from oblivio.where import saliency
 @method(
     paper="Fan et al., SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency, ICLR 2024",
     needs=("forget", "retain"),
-    tasks=("classification", "binary", "multilabel", "regression"),
+    tasks=("classification", "binary", "multilabel", "regression", "graph", "links"),
     aliases=("saliency_unlearning", "saliency"),
     cost="one pass over forget for the mask, then epochs over forget, and as many over retain",
 )

@@ -28,7 +28,7 @@ def l1(step: Step) -> Tensor:
 @method(
     paper="Jia et al., Model Sparsity Can Simplify Machine Unlearning, NeurIPS 2023",
     needs=("retain",),
-    tasks=("classification", "binary", "multilabel", "regression"),
+    tasks=("classification", "binary", "multilabel", "regression", "graph", "links"),
     aliases=("l1", "sparse", "prune_first"),
     cost="epochs over retain",
 )
