@@ -15,6 +15,7 @@ from mkdocs.structure.files import File, Files
 
 from oblivio import learners, methods, problems
 from oblivio.cli import lookup, records
+from oblivio.cli.settings import shape
 from oblivio.registry import Registry, Spec
 
 RESULTS = Path(__file__).parent.parent / "results" / "bench" / "unlearning"
@@ -44,8 +45,11 @@ def registry_of(spec: Spec) -> Registry:
 
 @cache
 def results() -> dict[str, dict[str, Any]]:
-    """Every committed comparison, by problem."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    """Every committed comparison, by problem; its methods in the order of their ranks."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    for each in found.values():
+        each["methods"] = dict(sorted(each["methods"].items(), key=lambda pair: pair[1]["rank"]))
+    return found
 
 
 def link(name: str) -> str:
@@ -95,7 +99,11 @@ def suits(spec: Spec) -> list[str]:
 def fails(spec: Spec, told: Mapping[str, str]) -> list[str]:
     """What it refuses and where it breaks down."""
     lines = [f"It refuses {_other(spec)}: {spec.refusal}."] if spec.refusal else []
-    return [*lines, told["Fails"]] if "Fails" in told else lines or ["Nothing is known that it fails on."]
+    return (
+        [*lines, told["Fails"][:1].upper() + told["Fails"][1:]]
+        if "Fails" in told
+        else lines or ["Nothing is known that it fails on."]
+    )
 
 
 def _other(spec: Spec) -> str:
@@ -133,8 +141,9 @@ def _mean(values: Sequence[float]) -> str:
 
 def settings(spec: Spec) -> str:
     """Every setting with its default."""
-    rows = [[f"`{name}`", f"`{setting.default}`", f"`{setting.type}`"] for name, setting in spec.settings.items()]
-    return table(["setting", "default", "type"], rows)
+    shapes = {name: shape(setting) for name, setting in spec.settings.items()}
+    rows = [[f"`{n}`", f"`{spec.settings[n].default}`", of.type, of.allowed] for n, of in shapes.items()]
+    return table(["setting", "default", "type", "allowed"], rows)
 
 
 # --- the chooser

@@ -126,6 +126,14 @@ def test_dividing_the_head_changes_no_output_and_a_second_time_is_refused() -> N
     Run(divide(0.1), p).go()
     assert torch.equal(p.predict("test"), before)
     assert p.features == "model.4.robust"
+    with pytest.raises(BadInput, match="three heads already"):
+        Run(divide(0.1), p).go()
+
+
+def test_a_model_without_a_linear_last_layer_as_its_feature_layer_is_refused() -> None:
+    other = Problem(network(), task="classification", features="2", retain=problem().source("retain"))
+    with pytest.raises(BadInput, match="last linear layer '4'"):
+        Run(divide(0.1), other).go()
     none = Problem(nn.Sequential(nn.Flatten()), task="classification", retain=(torch.zeros(2, 3), torch.tensor([0, 1])))
     with pytest.raises(BadInput, match="no linear layer"):
         Run(divide(0.1), none).go()
@@ -151,7 +159,7 @@ def test_the_three_terms_by_hand() -> None:
     assert isinstance(heads, ThreeHeads)
     step = Step(p, "test", tail(1).select(p), None, taps=("model.4.robust",), train=False)
     x, y, start = step.batch("retain")["x"], step.batch("retain")["y"], network()
-    got = [float(t(step)) for t in (clean("retain"), robust("retain", 0.3, 0), combined("retain", 0.3, 0))]
+    got = [float(t(step).detach()) for t in (clean("retain"), robust("retain", 0.3, 0), combined("retain", 0.3, 0))]
     noisy = next(iter(step._extras.values()))
     assert not torch.equal(noisy, x)
     c, k, _ = heads.each(p.model[:4](x))
@@ -165,7 +173,7 @@ def test_the_three_terms_by_hand() -> None:
     w = certainty(taught)
     expected = [kl(start(x), k).mean(), (w * kl(taught, rn)).mean(),
                 F.cross_entropy(c, y) + (w * kl(taught, cn)).mean()]  # fmt: skip
-    assert got == pytest.approx([float(e) for e in expected], rel=1e-4)
+    assert got == pytest.approx([float(e.detach()) for e in expected], rel=1e-4)
 
 
 def test_the_trunk_keeps_its_bits_and_the_teacher_goes() -> None:

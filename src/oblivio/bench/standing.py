@@ -46,7 +46,7 @@ class Standing:
         """As it is committed."""
         return {
             "problem": self.problem,
-            "methods": {line.name: _numbers(line) for line in self.lines},
+            "methods": {line.name: {"rank": n, **_numbers(line)} for n, line in enumerate(self.lines, 1)},
             "original": _numbers(self.original),
             "references": [_numbers(line) for line in self.references],
             "refused": dict(self.refused),
@@ -131,7 +131,7 @@ def svg(of: Standing) -> str:
         left.set_yticks(range(len(lines)), [line.name for line in lines])
         left.set_xscale("symlog", linthresh=1)
         left.set_xlim(left=-0.1)
-        left.set_xlabel("distance: tolerances outside of the bands (green: always accepted,\nred: never)")
+        left.set_xlabel("distance, in tolerances\n(green: always accepted, red: never)")
         right.set_xscale("log")
         right.set_xlabel("rows forwarded, % of one retraining")
         for axes in (left, right):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from oblivio import terms
 from oblivio.core.descent import Descent
+from oblivio.core.errors import BadInput
 from oblivio.core.opt import adam
 from oblivio.core.plan import Stage, edit, keep
 from oblivio.core.problem import Problem
@@ -25,7 +26,7 @@ from oblivio.core.surgery import surgery
 from oblivio.core.term import On, term
 from oblivio.core.where import Names, Selection, Where
 from oblivio.edits import drop
-from oblivio.modules.heads import linear_layer
+from oblivio.modules.heads import last_linear, linear_layer
 from oblivio.modules.preprocess import assembled
 from oblivio.networks import build
 from oblivio.registry import method
@@ -102,6 +103,8 @@ class ThreeHeads(nn.Module):
 @surgery
 def three_heads(nets: MutableMapping[str, nn.Module], *, layer: str, disagree: float) -> None:
     """Put ``ThreeHeads`` in the place of the linear ``layer`` of the model; the function stays as it is."""
+    if any(isinstance(m, ThreeHeads) for m in nets["model"].modules()):
+        raise BadInput("the model has three heads already; start from the one that it was made of")
     heads = ThreeHeads(linear_layer(nets["model"], layer), disagree)
     if layer:
         nets["model"].set_submodule(layer, heads)
@@ -127,7 +130,10 @@ def head(model: nn.Module) -> tuple[str, ThreeHeads]:
 @edit
 def divide(problem: Problem, disagree: float) -> None:
     """Three heads in place of the last layer."""
-    problem.operate(three_heads, layer=problem.features.removeprefix("model").lstrip("."), disagree=disagree)
+    layer = last_linear(problem.model)
+    if problem.features != f"model.{layer}".rstrip("."):
+        raise BadInput(f"features: the heads stand on the last linear layer {layer!r}; leave out features=")
+    problem.operate(three_heads, layer=layer, disagree=disagree)
 
 
 @edit
