@@ -16,6 +16,7 @@ from oblivio.cli.app import application
 from oblivio.core.errors import BadInput
 from oblivio.jobs import folder
 from oblivio.jobs.job import Job
+from oblivio.jobs.sequence import Requests
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -90,7 +91,8 @@ def test_yaml_of_the_pages_is_of_a_job():
     whole = {"data": "digits", "model": "mlp", "forget": "class=3", "method": "salun"}
     for path in PAGES:
         for block in blocks(path, "yaml"):
-            assert Job.of(**{**whole, **yaml.safe_load(block)}), path
+            fields = yaml.safe_load(block)
+            assert (Requests if "requests" in fields else Job).of(**{**whole, **fields}), path
 
 
 def test_job_of_the_guide_is_that_of_the_example():

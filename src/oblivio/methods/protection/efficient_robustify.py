@@ -219,7 +219,7 @@ def efficient_robustify(
     width: Annotated[int, Field(gt=0)] = 128,
     teacher_epochs: Annotated[int, Field(gt=0)] = 60,
     layers: Annotated[int, Field(gt=0)] = 1,
-    disagree: Annotated[float, Field(ge=0)] = 2.0,
+    disagree: Annotated[float, Field(ge=0)] = 3.0,
     lr: Annotated[float, Field(gt=0)] = 1e-3,
     epochs: Annotated[int, Field(gt=0)] = 60,
     batch: Annotated[int, Field(gt=0)] = 64,
@@ -231,8 +231,9 @@ def efficient_robustify(
     w = 1 - H(T(x')) / log C. Served is the head of least entropy where clean and robust head disagree, else combined.
     Needs: labelled rows as ``retain``, a linear last layer. ``noise`` is a deviation in units of the inputs, ``shift``
     is in pixels, of images alone. Defaults were chosen on digits, seeds 100 to 102.
-    Fails: where a small MLP cannot learn the task, as on larger photographs, it has nothing to teach. Entropies are of
-    one pass: the paper takes a few with dropout. Norm layers are frozen, statistics too.
+    Fails: the frozen trunk sets the bound: on digits the teacher itself, and training all weights, withstand more. A
+    small MLP that cannot learn the task, as on larger photographs, has nothing to teach. Entropies are of one pass: the
+    paper takes a few with dropout. Norm layers are frozen, statistics too.
     """
     teach = terms.fit("retain", net="teacher") + withstand("retain", noise=noise, shift=shift, net="teacher")
     learn = clean("retain") + robust("retain", noise=noise, shift=shift) + combined("retain", noise=noise, shift=shift)
