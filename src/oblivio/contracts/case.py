@@ -85,14 +85,14 @@ class Case:
         return seen[0]
 
 
-def shortened(plan: Stage, batch: int = 8, epochs: int = 2, rounds: int = 3) -> Stage:
+def shortened(plan: Stage, batch: int = 8, epochs: int = 2, rounds: int = 2) -> Stage:
     """A copy that takes little time: no more than so many rows a step, epochs and rounds."""
     plan = copy.deepcopy(plan)
     for _, part in walk(plan):
         if isinstance(part, Descent):
             part.batch = part.batch and min(part.batch, batch)
             part.epochs = min(part.epochs, epochs) if isinstance(part.epochs, (int, float)) else part.epochs
-            part.steps = min(part.steps, 2 * batch) if isinstance(part.steps, int) else part.steps
+            part.steps = min(part.steps, 4 * batch) if isinstance(part.steps, int) else part.steps
         elif isinstance(part, Cycle):
             part.rounds = min(part.rounds, rounds) if isinstance(part.rounds, int) else _at_most(rounds, part.rounds)
     return plan
