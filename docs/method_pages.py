@@ -192,7 +192,7 @@ def rejected() -> str:
     for problem, found in results().items():
         lines = found["methods"]
         took = [link(name) for name, line in lines.items() if "ACCEPTED" in line["words"]]
-        rows.append([f"`{problem}`", problems.spec(problem).says, str(len(lines)), ", ".join(took) or "none"])
+        rows.append([f"`{problem}`", problems.spec(found["problem"]).says, str(len(lines)), ", ".join(took) or "none"])
     return table(["problem", "what goes", "methods", "accepted on at least one seed"], rows) if rows else "None yet."
 
 
@@ -216,7 +216,7 @@ def _compared(problem: str, found: Mapping[str, Any]) -> str:
               for name, line in known]  # fmt: skip
     heads = ["rank", "method", "accepted", "distance", *(SHOWN[name] for name in shown), "cost, of retraining"]
     refused = "; ".join(f"{name}: {why}" for name, why in found["refused"].items())
-    of = problems.spec(problem)
+    of = problems.spec(found["problem"])
     return "\n\n".join([
         f"## {problem}", f"{of.dataset}, {of.network}: {of.says}. Goal: {of.goal}.", table(heads, lines),
         f"![Distance and cost of every method on {problem}](comparisons/{problem}.svg)",

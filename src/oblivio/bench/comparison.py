@@ -31,7 +31,7 @@ from oblivio.core.run import environment
 from oblivio.jobs import cache, serving
 from oblivio.jobs.estimate import forwards
 from oblivio.jobs.ladder import candidates
-from oblivio.jobs.method import apply, choose
+from oblivio.jobs.method import Chosen, apply, choose
 from oblivio.problems.case import Case
 
 PACKAGE = Path(__file__).parent.parent
@@ -47,12 +47,18 @@ class Plan:
         names: methods; those that the problem does not allow are listed with the reason.
         seeds: how many: 0, 1, ...
         references: retrained models for each.
+        settings: of methods, in place of their defaults.
     """
 
     problem: str
     names: Sequence[str]
     seeds: int = 3
     references: int = 3
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def chosen(self, name: str) -> Chosen:
+        """A method with its settings."""
+        return choose(name, self.settings.get(name, {}))
 
 
 @dataclass
@@ -90,7 +96,7 @@ class Seed:
 
     def key(self, name: str) -> str:
         """A hash of what determines the outcome of a method here."""
-        plan, spec = choose(name, {}).plan, methods.spec(name)
+        plan, spec = self.plan.chosen(name).plan, methods.spec(name)
         file = spec.module.removeprefix("oblivio.").replace(".", "/") + ".py"
         return _hash([self._start, repr(plan), spec.module, cache.code((file, "problems/loading.py"))])
 
@@ -103,7 +109,7 @@ class Seed:
 
     def outcome(self, name: str) -> tuple[Problem | None, dict[str, Any]]:
         """The problem after a method with its cost; None where it broke off or refused the rows, with the reason."""
-        chosen, place = choose(name, {}), root() / self.key(name)
+        chosen, place = self.plan.chosen(name), root() / self.key(name)
         try:
             changed, seconds = apply(chosen.plan, self.case.start, place)
         except Stopped as stop:
@@ -205,8 +211,16 @@ def expected(plan: Plan) -> float:
     for name in plan.names:
         with contextlib.suppress(BadInput):  # what the problem does not allow costs nothing
             serving.check(outline.start, methods.spec(name))
-            shares += forwards(choose(name, {}).plan, outline.start) / outline.retraining
+            shares += forwards(plan.chosen(name).plan, outline.start) / outline.retraining
     return plan.seeds * (seconds or math.nan) * (1 + plan.references + shares)
+
+
+def tuned(folder: Path) -> dict[str, dict[str, Any]]:
+    """The settings that ``oblivio tune --json`` wrote into a folder, by method. BadInput where there are none."""
+    found = [read_json(path) for path in sorted(folder.glob("*.json"))]
+    if not found:
+        raise BadInput(f"--tuned {folder}: there is no file that oblivio tune --json wrote")
+    return {each["method"]: each["settings"] for each in found}
 
 
 def all_methods() -> list[str]:

@@ -88,6 +88,10 @@ def unlearning(
     but: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="All methods but this; may be given again.")
     ] = None,
+    tuned: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Settings found by `oblivio tune --json`; only the methods with such."),
+    ] = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="So many; an interval needs two.")] = 3,
     references: Annotated[int, typer.Option(metavar="N", help="Retrained models for each seed.")] = 3,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: results/bench/unlearning.")] = None,
@@ -100,8 +104,10 @@ def unlearning(
     from oblivio.claims.records import ROOT, commit, provenance
     from oblivio.core.files import write_bytes, write_json
 
-    names = [name for name in methods or comparison.all_methods() if name not in (but or ())]
-    plan = comparison.Plan(problem, names, seeds, references)
+    settings = {} if tuned is None else comparison.tuned(tuned)
+    known = [name for name in comparison.all_methods() if tuned is None or name in settings]
+    names = [name for name in methods or known if name not in (but or ())]
+    plan = comparison.Plan(problem, names, seeds, references, settings)
     comparison.check(plan)
     minutes = comparison.expected(plan) / 60
     console.out().print(f"expected: about {minutes:.0f} min on one core if nothing is kept from before")
@@ -119,10 +125,12 @@ def unlearning(
     folder = out or ROOT / "results" / "bench" / "unlearning"
     folder.mkdir(parents=True, exist_ok=True)
     chosen = [f"--method {name}" for name in methods or ()] + [f"--but {name}" for name in but or ()]
+    chosen += [] if tuned is None else [f"--tuned {tuned.name}"]
+    name = problem if tuned is None else f"{problem}-tuned"
     words = ["oblivio bench unlearning --problem", problem, *chosen, "--seeds", seeds, "--references", references]
     command = " ".join(map(str, words))
-    write_json(folder / f"{problem}.json", {**found.to_json(), "command": command, **provenance(since)})
-    write_bytes(folder / f"{problem}.svg", standing.svg(found).encode())
+    write_json(folder / f"{name}.json", {**found.to_json(), "command": command, **provenance(since)})
+    write_bytes(folder / f"{name}.svg", standing.svg(found).encode())
     return FINISHED
 
 

@@ -150,7 +150,7 @@ def example(spec: Spec) -> str:
     if spec.kind == "protection":
         return f'oblivio.protect(oblivio.Problem(model, retain=rows), "{spec.id}")'
     if not KINDS["tabular"] & set(spec.tasks):
-        return f"oblivio bench unlearning --problem cora-node --method {spec.id}"
+        return f"oblivio bench unlearning --problem cora-nodes --method {spec.id}"
     if "proxy" in spec.needs:
         return f"oblivio bench unlearning --problem digits-class --method {spec.id}"
     rows = "class=3" if "class" in spec.serves else "random=0.05"
