@@ -96,7 +96,7 @@ def test_another_text_of_what_trains_or_of_what_that_imports_is_a_miss(
 
 
 def test_the_code_of_a_model_holds_its_network_its_task_and_the_engine() -> None:
-    starts = cache._trainers(NETWORK, "classification")
+    starts = cache._trainers(NETWORK.architecture.name, "classification")
     files: set[str] = set()
     new = set(starts)
     while new:
@@ -135,6 +135,19 @@ def test_rows_drawn_anew_at_each_reading_are_refused() -> None:
 
 def made() -> training.Trained:
     return cache.trained(RECIPE, NETWORK, rows(), 0, task="classification")
+
+
+def test_a_model_of_another_version_is_not_used_and_said_to_be_so(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made()
+    assert [entry.current for entry in cache.entries()] == [True]
+    monkeypatch.setattr(cache, "_hash", lambda texts: "another")
+    assert [entry.current for entry in cache.entries()] == [False]
+    monkeypatch.undo()
+    monkeypatch.setenv("OBLIVIO_CACHE", str(own_cache))
+    monkeypatch.setattr(torch, "__version__", "3.0")
+    assert [entry.current for entry in cache.entries()] == [False]
 
 
 def test_a_kept_model_has_the_same_bits_and_is_not_trained_again(own_cache: Path, monkeypatch: Any) -> None:

@@ -311,3 +311,18 @@ def test_crop_flip_moves_whole_images_by_little() -> None:
     assert torch.equal(moved.flatten(1).sum(1), torch.ones(64))
     assert set((places // 16).tolist()) == {6, 7, 8, 9, 10}
     assert set((places % 16).tolist()) == {3, 4, 5, 6, 7} | {8, 9, 10, 11, 12}
+
+
+def test_a_learner_with_a_guarantee_equals_one_that_never_learned_the_rows() -> None:
+    rows = {"x": X, "y": Y, "id": range(len(X))}
+    gone = [3, 5, 8]
+    stay = [i for i in range(len(X)) if i not in gone]
+    whole, other = (ob.learner(nn.Flatten(), "ridge") for _ in range(2))
+    whole.learn(rows)
+    assert whole.forget(gone).guarantee == "exact"
+    other.learn({"x": X[stay], "y": Y[stay], "id": stay})
+    assert torch.allclose(whole.predict(X), other.predict(X), atol=1e-8)
+    with pytest.raises(BadInput, match="never learned"):
+        whole.forget([3])
+    with pytest.raises(BadInput, match="give one"):
+        ob.learner(None, "npo")

@@ -72,7 +72,9 @@ class Seed:
     @cached_property
     def case(self) -> Case:
         """Original and references, trained now or kept from before, with every record that a method needs."""
-        needed = {need for spec in map(methods.spec, self.plan.names) for need in spec.needs}
+        task = problems.spec(self.plan.problem).task
+        suiting = [spec for spec in map(methods.spec, self.plan.names) if task in spec.tasks]
+        needed = {need for spec in suiting for need in spec.needs}
         found = problems.load(self.plan.problem, self.number, self.plan.references,
                               records=sorted(needed & set(records.names())))  # fmt: skip
         found.start.known = Known()

@@ -17,7 +17,7 @@ def show() -> None:
     entries = cache.entries()
     for entry in entries:
         seconds = "" if entry.seconds is None else f"{entry.seconds:.1f}"
-        state = "ready" if entry.finished else "unfinished"
+        state = "unfinished" if not entry.finished else "ready" if entry.current else "of another version: not used"
         table.add_row(entry.key, entry.network, f"{entry.bytes / 1e6:.1f}", seconds, state)
     if entries:
         console.out().print(table)

@@ -15,7 +15,7 @@ import inspect
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def parts(
     users = [name.partition(":")[0] for name in (recipe.train, network.architecture.name) if name and ":" in name]
     return {
         "rows": digest(source), "recipe": recipe.model_dump(), "network": network.architecture.to_json(),
-        "seed": seed, "task": task, "code": code(_trainers(network, task)),
+        "seed": seed, "task": task, "code": code(_trainers(network.architecture.name, task)),
         "own": {name: _source(name) for name in users},
         "team": [team.size, str(team.device), team.precision], **environment(),
     }  # fmt: skip
@@ -99,9 +99,8 @@ def code(starts: Iterable[str] = TRAINERS) -> str:
     return _hash(file.read_bytes() for file in sorted(files))
 
 
-def _trainers(network: Network, task: str) -> list[str]:
+def _trainers(name: str, task: str) -> list[str]:
     """The files by which training starts: those that no import names are the network's and the task's own."""
-    name = network.architecture.name
     own = [] if ":" in name else [f"networks/{name.replace('-', '_')}.py"]
     return [*TRAINERS, *own, f"{TASKS[task].__module__.replace('.', '/').removeprefix('oblivio/')}.py"]
 
@@ -202,13 +201,18 @@ def _agreed(mine: bool, team: Team) -> bool:
 
 @dataclass(frozen=True)
 class Entry:
-    """A kept model. ``finished``: whether it is a model yet, or a training that was stopped or still runs."""
+    """A kept model.
+
+    ``finished``: whether it is a model yet, or a training that was stopped or still runs. ``current``: whether this
+    code with these libraries would make it, so that it can be used; one of another version is never found.
+    """
 
     key: str
     finished: bool
     network: str
     seconds: float | None
     bytes: int
+    current: bool = True
 
 
 def entries() -> list[Entry]:
@@ -222,7 +226,20 @@ def _entry(folder: Path) -> Entry:
     if not (folder / artefact.META).exists():
         return Entry(folder.name, False, "", None, size)
     meta = read_json(folder / artefact.META)
-    return Entry(folder.name, True, meta["architecture"]["name"], meta["provenance"]["seconds"], size)
+    facts = meta["provenance"]
+    return Entry(folder.name, True, meta["architecture"]["name"], facts["seconds"], size, _current(facts["made_of"]))
+
+
+def _current(made_of: Mapping[str, Any]) -> bool:
+    """Whether code and versions are those of now; of what another maker keeps here its versions alone tell."""
+    if made_of["versions"] != environment()["versions"]:
+        return False
+    if "recipe" not in made_of or made_of["task"] not in TASKS:
+        return True
+    try:
+        return bool(made_of["code"] == code(_trainers(made_of["network"]["name"], made_of["task"])))
+    except OSError:  # a network that is no more
+        return False
 
 
 def clear(keys: Sequence[str] | None = None) -> int:
