@@ -19,7 +19,8 @@ from oblivio.cli.settings import shape
 from oblivio.registry import Registry, Spec
 
 RESULTS = Path(__file__).parent.parent / "results" / "bench" / "unlearning"
-KINDS = {"unlearning": "Methods", "piece": "Pieces", "learner": "Learners"}
+TUNED = RESULTS.parents[1] / "tune"
+KINDS = {"unlearning": "Methods", "piece": "Pieces", "protection": "Protection", "learner": "Learners"}
 REST = ("Equation", "Needs", "Fails")  # of a docstring, which have places of their own
 
 
@@ -80,9 +81,8 @@ def page(spec: Spec) -> str:
 
 def how(spec: Spec) -> list[str]:
     """What to type."""
-    if spec.kind == "learner":
-        code = f'from oblivio import learners\n\nlearner = learners.registry.get("{spec.id}")()(model)'
-        return ["## In Python", f"```python\n{code}\n```"]
+    if spec.kind in ("learner", "protection"):
+        return ["## In Python", f"```python\nimport oblivio\n\n{lookup.example(spec)}\n```"]
     return ["## Command", f"```console\n$ {lookup.example(spec)}\n```"]
 
 
@@ -201,6 +201,19 @@ def compared() -> str:
     return "\n\n".join(_compared(problem, found) for problem, found in results().items()) or "None yet."
 
 
+def searched() -> str:
+    """What equal searches found: the distance at the defaults, and at the best settings."""
+    found = [json.loads(path.read_text()) for path in sorted(TUNED.glob("*.json"))]
+    rows = [[link(each["method"]), ", ".join(f"`{name}`" for name in each["problems"]), f"{each['default']:.2f}",
+             f"{each['distance']:.2f}", ", ".join(f"{k} = {_short(v)}" for k, v in each["settings"].items())]
+            for each in sorted(found, key=lambda each: each["distance"])]  # fmt: skip
+    return table(["method", "searched on", "at the defaults", "found", "settings"], rows) if rows else "None yet."
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 SHOWN = {"forget": "forgotten", "affected": "affected", "kept": "test", "mia_lira": "LiRA", "linear_probe": "probe",
          "relearning": "relearned"}  # fmt: skip
 
@@ -240,6 +253,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "held-up": held_up,
     "rejected": rejected,
     "compared": compared,
+    "searched": searched,
 }
 
 

@@ -146,9 +146,10 @@ def fields(doc: str) -> dict[str, str]:
 def example(spec: Spec) -> str:
     """A command that runs as it stands; of what no command runs, Python."""
     if spec.kind == "learner":
-        return f'oblivio.learners.registry.get("{spec.id}")()(model)'
+        model = "None" if spec.guarantee == "certified" else "model"
+        return f'learner = oblivio.learner({model}, "{spec.id}")'
     if spec.kind == "protection":
-        return f'oblivio.protect(oblivio.Problem(model, retain=rows), "{spec.id}")'
+        return f'outcome = oblivio.protect(oblivio.Problem(model, retain=rows), "{spec.id}")'
     if not KINDS["tabular"] & set(spec.tasks):
         return f"oblivio bench unlearning --problem cora-nodes --method {spec.id}"
     if "proxy" in spec.needs:
