@@ -50,13 +50,18 @@ class Fake:
         return replace(self, rungs=rungs)
 
 
-def climb(verdicts: dict[str, list[str]], budget: float = 100.0, stops: str = "") -> Fake:
+def climb(
+    verdicts: dict[str, list[str]],
+    budget: float = 100.0,
+    stops: str = "",
+    broken: Exception = Stopped("the loss is nan"),  # noqa: B008
+) -> Fake:
     """A climb over these methods on the tiny digits, each with the verdicts it will get, one after the other."""
     problem = TABLE["digits"].problem()
 
     def attempt(chosen: Any) -> Any:
         if chosen.name == stops:
-            raise Stopped("the loss is nan")
+            raise broken
         return Fake(chosen.name, verdicts[chosen.name])
 
     def confirm(outcome: Any, before: int) -> Any:
@@ -100,10 +105,24 @@ def test_the_budget_counts_what_was_spent() -> None:
     assert climb({cheap: ["REJECTED"], dear: ["ACCEPTED"] * 2}, budget=needed + 0.15).name == dear
 
 
+def test_every_method_that_a_request_allows_can_be_estimated() -> None:
+    for tiny in ("digits", "diabetes"):
+        problem = TABLE[tiny].problem()
+        kind = TABLE[tiny].kind
+        for name in ladder.candidates():
+            if kind in methods.spec(name).tasks:
+                assert forwards(methods.registry.get(name)(), problem) > 0, name
+
+
 def test_a_method_that_breaks_off_is_a_rung_and_the_climb_goes_on() -> None:
     found = climb({"npo": ["REJECTED"]}, stops="npo")
     assert [r["word"] for r in found.rungs] == ["stopped", "ACCEPTED"]
     assert found.rungs[0]["reason"] == "the loss is nan"
+
+
+def test_a_method_that_refuses_the_rows_as_it_runs_is_no_attempt() -> None:
+    found = climb({"npo": ["REJECTED"]}, stops="npo", broken=BadInput("no column 'group'"))
+    assert [(r["word"], r["attempt"]) for r in found.rungs] == [("not allowed", None), ("ACCEPTED", 1)]
 
 
 def test_a_method_that_the_request_does_not_allow_says_why() -> None:

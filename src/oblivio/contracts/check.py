@@ -76,7 +76,11 @@ def _on(case: Case, wanted: list[str]) -> Iterator[Failure]:
 
 def _cases(method: str | Stage, needs: tuple[str, ...] | None, tiny: Tiny) -> Iterator[Case]:
     if isinstance(method, Stage):
-        read = (source_name(on) for d in below(method, Descent) for on in (*d.loss.reads, d.over or d.loss.reads[0]))
+        read = (
+            source_name(on)
+            for d in below(method, Descent)
+            for on in (*d.loss.reads, *(() if d.over is None else (d.over,)))
+        )
         yield Case(partial(copy.deepcopy, method), tuple(dict.fromkeys(read)) if needs is None else needs, tiny)
         return
     spec = methods.spec(method)

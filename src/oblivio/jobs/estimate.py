@@ -27,7 +27,9 @@ def forwards(plan: Stage, problem: Problem) -> int:
 
 def _rows(descent: Descent, problem: Problem, on: On) -> int:
     """Rows that a Descent reads of a source: whole epochs of the one that they pass over, a batch a step of others."""
-    over = descent.over or (descent.loss.reads[0] if len(descent.loss.reads) == 1 else None)
+    over = descent.over  # a source may be empty, and so count as false
+    if over is None and len(descent.loss.reads) == 1:
+        over = descent.loss.reads[0]
     if descent.epochs is not None and over is not None and source_name(over) == source_name(on):
         return round(_epochs(descent) * _size(problem, on))
     return _steps(descent, problem, over) * min(descent.batch or _size(problem, on), _size(problem, on))

@@ -108,16 +108,20 @@ class Climb:
             spec = methods.spec(name)
             try:
                 serving.check(self.problem, spec)
+                rows = forwards(choose(name, {}).plan, self.problem)
             except BadInput as error:
                 self._note(name, "not allowed", str(error))
-                continue
-            allowed.append((forwards(choose(name, {}).plan, self.problem) / self.retraining, spec))
+            else:
+                allowed.append((rows / self.retraining, spec))
         return sorted(allowed, key=lambda each: (each[0], each[1].id))
 
     def _tried(self, spec: Spec, expected: float) -> Outcome | None:
         attempt = 1 + sum(rung.attempt is not None for rung in self.rungs)
         try:
             outcome = self.attempt(choose(spec.id, {}))
+        except BadInput as error:  # what only the rows show, such as a column that is missing
+            self._note(spec.id, "not allowed", str(error), expected)
+            return None
         except Stopped as stop:
             self.spent += expected
             self._note(spec.id, "stopped", str(stop), expected, expected, attempt)

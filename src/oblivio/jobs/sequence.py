@@ -44,7 +44,8 @@ class Requests(Job):
 
     Attributes:
         requests: what goes, in order.
-        take: ``accepted``: a request that is not accepted stays open; ``all``: every outcome is taken, for studies.
+        take: ``accepted``: a request that is not accepted stays open, unless its outcome is exact and the audit only
+            inconclusive; ``all``: every outcome is taken, for studies.
     """
 
     forget: Forget | None = None  # type: ignore[assignment]
@@ -133,7 +134,7 @@ class _Sequence:
         place = self.out / f"request-{number:02d}"
         self.tell(f"request {number} of {len(self.job.requests)}: {len(ids):,} rows")
         report = self._report(self._step(request, ids), place)
-        word, taken = report["verdict"]["word"], self.job.take == "all" or report["verdict"]["word"] == "ACCEPTED"
+        word, taken = report["verdict"]["word"], self._taken(report)
         again: list[Again] = []
         if taken:
             self.last, self.gone, self.open, self.parts[number] = place / MODEL, [*self.gone, *ids], [], ids
@@ -145,6 +146,11 @@ class _Sequence:
         cost = report["cost"].get("of_retraining", {}).get("rows")
         return Served(number, request.rows, len(ids), report["method"]["name"], word, taken, report.value("kept"),
                       fmean(value for value in never if value is not None), cost, again)  # fmt: skip
+
+    def _taken(self, report: Report) -> bool:
+        """Whether the next request starts from it: accepted, or exact where the audit can tell nothing."""
+        exact = report["guarantee"] == "exact" and report["verdict"]["word"] == "INCONCLUSIVE"
+        return self.job.take == "all" or exact or report["verdict"]["word"] == "ACCEPTED"
 
     def _ids(self, request: Forget) -> list[Any]:
         """What a request names of the rows that are left and not asked for already."""
