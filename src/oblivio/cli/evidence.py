@@ -125,7 +125,7 @@ def unlearning(
     folder = out or ROOT / "results" / "bench" / "unlearning"
     folder.mkdir(parents=True, exist_ok=True)
     chosen = [f"--method {name}" for name in methods or ()] + [f"--but {name}" for name in but or ()]
-    chosen += [] if tuned is None else [f"--tuned {tuned.name}"]
+    chosen += [] if tuned is None else [f"--tuned {tuned.name if tuned.is_absolute() else tuned}"]
     name = problem if tuned is None else f"{problem}-tuned"
     words = ["oblivio bench unlearning --problem", problem, *chosen, "--seeds", seeds, "--references", references]
     command = " ".join(map(str, words))
