@@ -34,7 +34,8 @@ class Spec:
     ``refusal``: why it serves no other; ``aliases``: other names in use; ``kind``: unlearning, continual, protection,
     learner, or piece (a function of a plan); ``guarantee``: ``exact`` where the result cannot have been touched by the
     forgotten rows, ``certified`` where a bound on what is left is proven, else ``empirical``; ``labels``: whether the
-    rows it needs must have targets.
+    rows it needs must have targets; ``passes``: how many passes over forgotten and retained rows it makes at most at
+    its defaults, where its plan does not tell.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Spec:
     cost: str = ""
     kind: str = "unlearning"
     labels: bool = True
+    passes: float = 0.0
     guarantee: str = "empirical"
 
     @property

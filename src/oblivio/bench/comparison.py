@@ -28,8 +28,7 @@ from oblivio.core.files import read_json, write_json
 from oblivio.core.known import Known
 from oblivio.core.problem import Problem
 from oblivio.core.run import environment
-from oblivio.jobs import cache, serving
-from oblivio.jobs.estimate import forwards
+from oblivio.jobs import cache, estimate, serving
 from oblivio.jobs.ladder import candidates
 from oblivio.jobs.method import Chosen, apply, choose
 from oblivio.problems.case import Case
@@ -213,7 +212,8 @@ def expected(plan: Plan) -> float:
     for name in plan.names:
         with contextlib.suppress(BadInput):  # what the problem does not allow costs nothing
             serving.check(outline.start, methods.spec(name))
-            shares += forwards(plan.chosen(name).plan, outline.start) / outline.retraining
+            rows = estimate.expected(methods.spec(name), plan.chosen(name).plan, outline.start)
+            shares += rows / outline.retraining
     return plan.seeds * (seconds or math.nan) * (1 + plan.references + shares)
 
 

@@ -7,6 +7,13 @@ from oblivio.core.part import children
 from oblivio.core.plan import Cycle, Edit, Stage
 from oblivio.core.problem import Problem
 from oblivio.core.term import On, source_name
+from oblivio.registry import Spec
+
+
+def expected(spec: Spec, plan: Stage, problem: Problem) -> float:
+    """Rows that a method is expected to forward: what it says of itself, or what its plan tells."""
+    rows = sum(len(problem.sources[name]) for name in ("forget", "retain") if name in problem.sources)
+    return max(spec.passes * rows, forwards(plan, problem))
 
 
 def forwards(plan: Stage, problem: Problem) -> int:

@@ -17,8 +17,7 @@ from oblivio import methods
 from oblivio.audits.verdict import LEAST
 from oblivio.core.errors import BadInput, Stopped
 from oblivio.core.problem import Problem
-from oblivio.jobs import serving
-from oblivio.jobs.estimate import forwards
+from oblivio.jobs import estimate, serving
 from oblivio.jobs.method import Chosen, choose
 from oblivio.jobs.section import Section, parse
 from oblivio.registry import Spec
@@ -108,7 +107,7 @@ class Climb:
             spec = methods.spec(name)
             try:
                 serving.check(self.problem, spec)
-                rows = forwards(choose(name, {}).plan, self.problem)
+                rows = estimate.expected(spec, choose(name, {}).plan, self.problem)
             except BadInput as error:
                 self._note(name, "not allowed", str(error))
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ HEADS = {
     "cka_forget": "CKA", "divergence_forget": "apart forget", "divergence_test": "apart test",
 }  # fmt: skip
 WIDTH = 118
+UNTRIED = ("not allowed", "too dear")
 
 
 def table(report: Mapping[str, Any]) -> str:
@@ -58,8 +60,11 @@ def _summary(figure: Mapping[str, Any], references: Sequence[str], request: Mapp
 def ladder(rungs: Sequence[Mapping[str, Any]]) -> str:
     """The methods that were tried, in order, with what each took and why it was not taken."""
     heads = ["methods tried", "verdict", "% of retraining"]
-    lines = [heads, *([r["method"], r["word"], share(r["cost"])] for r in rungs if r["attempt"] or r["cost"] is None)]
-    return aligned(lines)
+    tried = [[rung["method"], rung["word"], share(rung["cost"])] for rung in rungs if rung["word"] not in UNTRIED]
+    counts = Counter(rung["word"] for rung in rungs)
+    untried = [f"{counts[word]} {word}" for word in UNTRIED if counts[word]]
+    left = [f"not tried: {', '.join(untried)}; the report says why"] if untried else []
+    return "\n".join([aligned([heads, *tried]), *left])
 
 
 def share(value: float | None) -> str:

@@ -76,6 +76,7 @@ def single_layer(problem: Problem, initial: float, trials: int, target: float) -
     serves=("class",),
     refusal="its target is an accuracy near zero, where a model retrained without random rows still gets most right",
     aliases=("single_layer_unlearning_gradient", "single_layer_gradient"),
+    passes=20,
     cost="one gradient pass over forget and one over retain, then trials evaluations of both for each candidate",
 )
 def slug(

@@ -87,6 +87,7 @@ def remove(problem: Problem, solver: str, damping: float, strength: float, steps
     needs=("forget", "retain"),
     tasks=("classification", "binary", "multilabel", "regression"),
     aliases=("influence_unlearning", "iu", "newton"),
+    passes=21,
     cost="one pass over forget; with cg at most ``steps`` times two passes over retain, with diagonal one",
 )
 def influence(

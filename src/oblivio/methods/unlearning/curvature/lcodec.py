@@ -152,6 +152,7 @@ def scrub(
     needs=("forget", "retain", "late_checkpoints"),
     tasks=("classification", "binary", "multilabel"),
     aliases=("l_codec", "l_foci"),
+    passes=25,
     cost="for every forgotten row a pass over its copies, nearest neighbours of these for every unit and every unit "
     "chosen, and one pass over retain or valid",
 )
