@@ -134,8 +134,8 @@ CLAIM = Claim(
     because={
         "abs(lcodec - before) <= 0.02": "The step of the fallback does not shrink with the number of rows: its norm is "
         "up to 1 / (2 sqrt(lam)), 1.6 here, on each of 20 requests, and 4 to 5 units are found for each where the "
-        "card's pilot had 2.5. With steps of 0.3 at most (lam 3) less than a third of the loss of accuracy is left, and "
-        "every row's loss still rises (gentle, gentle_risen)",
+        "card's pilot had 2.5. With steps of 0.3 at most (lam 3) less than a third of the loss of accuracy is left, "
+        "and every row's loss still rises (gentle, gentle_risen)",
     },
     changed=(
         Changed("taking back steps that harm", "0.05", "never", "it would hide what the random units do"),
