@@ -7,7 +7,7 @@ that second verdict counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -158,8 +158,3 @@ def check(settings: Mapping[str, Any], references: int) -> Ladder:
     if references < LEAST:
         raise BadInput(f"method auto judges every attempt beside retrained models: give references: {LEAST} or more")
     return ladder
-
-
-def tried(rungs: Sequence[Mapping[str, Any]]) -> int:
-    """How many methods were run."""
-    return sum(rung["attempt"] is not None for rung in rungs)

@@ -6,7 +6,7 @@ request that is not accepted stays open, and its rows go with those of the next 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from oblivio.audits.report import JSON, Report
 from oblivio.audits.subjects import Subject
 from oblivio.audits.verdict import named
 from oblivio.core.errors import BadInput
-from oblivio.core.files import read_json, write_bytes, write_json
+from oblivio.core.files import write_bytes, write_json
 from oblivio.core.problem import Problem
 from oblivio.core.run import Watch
 from oblivio.core.source import Source
@@ -212,10 +212,3 @@ class _Sequence:
         values = [report.value("forget", name) for name in named(report, "reference")]
         return Again(before, report.verdict.word, report.value("forget"), fmean(v for v in values if v is not None),
                      report.value("mia_lira"))  # fmt: skip
-
-
-def read(out: Path) -> Mapping[str, Any]:
-    """The record of a sequence. Raises BadInput where there is none."""
-    if not (out / RECORD).is_file():
-        raise BadInput(f"{out} holds no sequence: there is no {RECORD}")
-    return dict(read_json(out / RECORD))
