@@ -85,7 +85,7 @@ class Case:
         return seen[0]
 
 
-def shortened(plan: Stage, batch: int = 8, epochs: int = 2, rounds: int = 2) -> Stage:
+def shortened(plan: Stage, batch: int = 8, epochs: int = 2, rounds: int = 3) -> Stage:
     """A copy that takes little time: no more than so many rows a step, epochs and rounds."""
     plan = copy.deepcopy(plan)
     for _, part in walk(plan):

@@ -184,13 +184,14 @@ class Problem:
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """All modules in evaluation mode, and afterwards as they were."""
-        modes = [(m, m.training) for m in self.nets.modules()]
-        self.nets.eval()
+        training = [module for module in self.nets.modules() if module.training]
+        for module in training:
+            module.training = False
         try:
             yield
         finally:
-            for module, mode in modes:
-                module.training = mode
+            for module in training:
+                module.training = True
 
     def at(self, snapshot: str, fn: Callable[[Nets], Tensor]) -> Tensor:
         """``fn(nets)`` at a snapshot's weights, frozen; ``"start"`` is the present while nothing has moved."""

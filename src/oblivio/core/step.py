@@ -59,7 +59,6 @@ class Step:
         self.substitute: Grads | None = None
         self._piece: tuple[int, int] = (0, 1)
         self._full = False
-        self._pieces: list[Step] = [self]
         self._clear()
 
     def _clear(self) -> None:
@@ -67,6 +66,7 @@ class Step:
         self._extras: dict[tuple[str, str], Tensor] = {}
         self._outs: dict[Any, Tensor] = {}
         self._taps: dict[Any, Tensor] = {}
+        self._pieces: list[Step] = [self]
 
     def at_time(self, t: int) -> None:
         """Set the clock; batches, outputs and gradients of the time before are gone, and their memory is free."""
@@ -232,15 +232,23 @@ class Step:
             if value.requires_grad:
                 value.backward(inputs=list(self.weights.values()))
             if self.substitute is None:
-                self.loss = value.detach() if self.loss is None else self.loss + value.detach()
+                self._count_loss(value)
         grads = self._collect()
         self.team.total(grads.values())
         return self._masked(grads)
 
+    def _count_loss(self, value: Tensor) -> None:
+        """What the objective is at this step, of all that was differentiated so far."""
+        self.loss = value.detach() if self.loss is None else self.loss + value.detach()
+
     def _of_whole(self, t: Term, graph: bool) -> Grads:
         if self.chunk is not None and not self._full:
             raise BadInput(f"{t!r} relates rows to each other and cannot be split; leave out chunk={self.chunk}")
-        value = t(self if self._full and graph else self.full())  # a graph that is kept can be shared
+        step = self if self._full and graph else self.full()  # a graph that is kept can be shared
+        value = t(step)
+        if self.substitute is None and not graph:
+            self._pieces = [step]
+            self._count_loss(value)
         if not value.requires_grad:
             return {}
         values = torch.autograd.grad(value, list(self.weights.values()), create_graph=graph, allow_unused=True)

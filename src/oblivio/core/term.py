@@ -32,9 +32,10 @@ class Term(Part):
 
     @property
     def reads(self) -> tuple[On, ...]:
-        """The sources it reads, its inner terms included."""
+        """The sources it reads: ``on``, if it has that, and those of its inner terms."""
+        own = (on,) if (on := getattr(self, "on", None)) is not None else ()
         inner = (r for _, child in children(self) if isinstance(child, Term) for r in child.reads)
-        return tuple(dict.fromkeys(inner))
+        return tuple(dict.fromkeys((*own, *inner)))
 
     def __call__(self, step: Step) -> Tensor:
         raise NotImplementedError
@@ -85,12 +86,15 @@ def rule(cls: type[R]) -> type[R]:
 
 
 class Sum(Term):
-    """Coefficients times terms. Plain terms share one backward, each Rule adds its own gradient."""
+    """Coefficients times terms. Those that are values share one backward, each Rule adds its own gradient.
+
+    Where one of the values relates rows to each other, all are computed over the whole batch, on every process.
+    """
 
     def __init__(self, parts: Iterable[tuple[Coefficient, Term]]) -> None:
         self.parts = list(parts)
         self.terms = [t for _, t in self.parts]
-        self._simple = not any(isinstance(t, Rule) or t.whole for t in self.terms)
+        self._values = [(c, t) for c, t in self.parts if not isinstance(t, Rule)]
 
     @property
     def summands(self) -> list[tuple[Coefficient, Term]]:
@@ -111,17 +115,12 @@ class Sum(Term):
         return torch.zeros((), device=step.device) if total is None else total
 
     def grad(self, step: Step, graph: bool = False) -> Grads:
-        if self._simple:
+        if len(self._values) == len(self.parts):
             return step.differentiate(self, graph)
-        total: Grads = {}
-        for group in _grouped(self.parts):
-            if isinstance(group, Sum):
-                total = add(total, step.differentiate(group, graph))
-                continue
-            coefficient, rule_ = group
-            c = _value(coefficient, step)
-            if c != 0 and step.supplied(rule_):
-                total = add(total, rule_.grad(step, graph), c)
+        total = step.differentiate(Sum(self._values), graph) if self._values else {}
+        for coefficient, t in self.parts:
+            if isinstance(t, Rule) and (c := _value(coefficient, step)) != 0 and step.supplied(t):
+                total = add(total, t.grad(step, graph), c)
         return total
 
     def __repr__(self) -> str:
@@ -131,13 +130,6 @@ class Sum(Term):
             sign = "-" if not callable(c) and c < 0 else "+"
             words += [sign, f"{t!r}" if number == "1" else f"{number} * {t!r}"]
         return " ".join(words[1:] if words[:1] == ["+"] else words)
-
-
-def _grouped(parts: list[tuple[Coefficient, Term]]) -> list[Any]:
-    rules = [p for p in parts if isinstance(p[1], Rule)]
-    plain = [p for p in parts if not isinstance(p[1], Rule) and not p[1].whole]
-    whole = [p for p in parts if not isinstance(p[1], Rule) and p[1].whole]
-    return [*(Sum(group) for group in (plain, whole) if group), *rules]
 
 
 def _times(a: Coefficient, b: Coefficient) -> Coefficient:
@@ -190,10 +182,6 @@ class Function(Term):
         self.fn, self.settings, self.whole, self.weigh = fn, settings, whole, weigh
         self.frozen, self.taps = frozen, taps
         self.on: On | None = settings.get("on")
-
-    @property
-    def reads(self) -> tuple[On, ...]:
-        return super().reads if self.on is None else tuple(dict.fromkeys((self.on, *super().reads)))
 
     def __call__(self, step: Step) -> Tensor:
         values = self.fn(step, **self.settings)

@@ -26,10 +26,6 @@ class elr(Term):
     def __init__(self, on: On, beta: float = 0.7) -> None:
         self.on, self.beta = on, beta
 
-    @property
-    def reads(self) -> tuple[On, ...]:
-        return (self.on,)
-
     def prepare(self, problem: Problem) -> None:
         ids = problem.source(self.on).ids
         known: Any = torch.from_numpy(ids.astype(np.int64)) if ids.dtype.kind in "iu" else [str(i) for i in ids]

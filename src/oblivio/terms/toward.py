@@ -18,10 +18,6 @@ class toward(Term):
     def __init__(self, on: On) -> None:
         self.on = on
 
-    @property
-    def reads(self) -> tuple[On, ...]:
-        return (self.on,)
-
     def find(self, problem: Problem) -> dict[str, Tensor]:
         """The tables, each of shape (rows, ...)."""
         raise NotImplementedError

@@ -70,10 +70,6 @@ class prototype(Term):
     def __init__(self, on: On) -> None:
         self.on = on
 
-    @property
-    def reads(self) -> tuple[On, ...]:
-        return (self.on,)
-
     def prepare(self, problem: Problem) -> None:
         out = problem.predict(self.on)
         y = torch.cat([batch["y"] for batch in problem.source(self.on).batches(4096)]).to(out.device).long()

@@ -85,10 +85,6 @@ class curvature(Term):
     def __init__(self, on: On) -> None:
         self.on = on
 
-    @property
-    def reads(self) -> tuple[On, ...]:
-        return (self.on,)
-
     def prepare(self, problem: Problem) -> None:
         def bent(nets: Nets, batch: Batch) -> Tensor:
             task = problem.task

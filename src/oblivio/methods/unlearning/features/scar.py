@@ -55,10 +55,6 @@ class move(Term):
     def __init__(self, on: On) -> None:
         self.on = on
 
-    @property
-    def reads(self) -> tuple[On, ...]:
-        return (self.on,)
-
     def prepare(self, problem: Problem) -> None:
         stats = recorded(problem)
         barred = torch.isin(stats["classes"], gone(problem, self.on))
@@ -82,10 +78,6 @@ class hold(Term):
 
     def __init__(self, on: On, going: On, temperature: float) -> None:
         self.on, self.going, self.temperature = on, going, temperature
-
-    @property
-    def reads(self) -> tuple[On, ...]:
-        return (self.on,)
 
     def prepare(self, problem: Problem) -> None:
         self.state["gone"] = gone(problem, self.going)

@@ -35,10 +35,6 @@ class taught(Term):
     def __init__(self, on: On, by: str, response: bool, feature: bool) -> None:
         self.on, self.by, self.response, self.feature = on, by, response, feature
 
-    @property
-    def reads(self) -> tuple[On, ...]:
-        return (self.on,)
-
     def prepare(self, problem: Problem) -> None:
         task, nets = graph_task(problem), {"model": problem.model}
         task = task.original if self.by == "preserver" else task

@@ -93,10 +93,6 @@ class mine(Term):
         self.on, self.critic, self.average, self.at = on, critic, average, at
         self.keeps = () if at is None else (at,)
 
-    @property
-    def reads(self) -> tuple[On, ...]:
-        return (self.on,)
-
     def __call__(self, step: Step) -> Tensor:
         known = step.problem.nets["critics"][self.critic].groups  # type: ignore[index]
 
@@ -105,7 +101,8 @@ class mine(Term):
 
         z, own = step.tap(self.on, "features", at=self.at).flatten(1), step.batch(self.on)["group"]
         own, drawn = torch.searchsorted(known, own.to(known)), step.extra(self.on, "group", draw)
-        joint, apart = step.call(lambda nets: torch.stack([nets["critics"][self.critic](z, g) for g in (own, drawn)]))  # type: ignore[index]
+        both = z.repeat(2, 1), torch.cat([own, drawn])
+        joint, apart = step.call(lambda nets: nets["critics"][self.critic](*both)).chunk(2)  # type: ignore[index]
         value = apart.logsumexp(0) - log(len(apart))
         self._next = self.average.then(value)
         slope = (apart - self._next).exp().mean()
@@ -165,7 +162,7 @@ def miu(
 
     def tune(steps: int) -> Stage:
         bound = mine(every, "now", now) + mine(every, "start", start, at="start")
-        return Descent(-1 * bound, "critics.*", opt=ascent, over=every, steps=steps, batch=batch)
+        return Descent(-1 * bound, "critics.*", clip(most), ascent, over=every, steps=steps, batch=batch)
 
     forget = Descent(mine("forget", "now", now), how=clip(most), opt=main, epochs=first(forget_epochs), batch=batch)
     retained = Descent(rest, how=clip(most), opt=main, over=retain, epochs=1, batch=batch)

@@ -57,10 +57,6 @@ class blindspot(Term):
         self.on, self.beta = on, beta
 
     @property
-    def reads(self) -> tuple[On, ...]:
-        return (self.on,)
-
-    @property
     def taps(self) -> tuple[str, ...]:  # type: ignore[override]
         """Layers of both nets, known once the model is."""
         return tuple(f"{net}.{layer}" for net in ("model", BLIND) for layer in self.state.get("layers", ()))
