@@ -7,7 +7,6 @@ import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -25,7 +24,7 @@ from oblivio.jobs import anew, serving, weights
 from oblivio.jobs import folder as folders
 from oblivio.jobs.auditing import Background, audited
 from oblivio.jobs.job import Audit
-from oblivio.jobs.ladder import AUTO, FRESH, LAST, Climb
+from oblivio.jobs.ladder import AUTO, FRESH, climb
 from oblivio.jobs.ladder import check as check_ladder
 from oblivio.jobs.method import Chosen, Piece, apply, choose, peak
 from oblivio.jobs.outcome import Outcome, cost
@@ -97,24 +96,17 @@ def _climbed(
     out = _free(folder)
     notes, known = _copies(problem), anew.references(problem, how, count)
 
-    def attempt(chosen: Chosen) -> Outcome:
+    def run(chosen: Chosen) -> tuple[Problem, tuple[float, dict[str, int], int]]:
         work = None if out is None else out / folders.WORK / chosen.name
         changed, seconds = apply(chosen.plan, problem, work, watch=watch)
-        return Outcome(changed, problem, chosen, cost(seconds, forwarded(changed), peak(problem.team.device), known),
-                       known, notes)  # fmt: skip
+        return changed, (seconds, forwarded(changed), peak(problem.team.device))
 
-    def confirm(outcome: Outcome, before: int) -> Outcome:
-        return dataclasses.replace(outcome, references=anew.references(problem, how, FRESH, count + before * FRESH))
-
-    def exact() -> Outcome:
-        made = anew.exact(problem, how)
-        changed = problem.copy()
-        changed.nets["model"] = made.module
-        spent = cost(made.seconds or 0.0, {"retain": made.rows or 0}, peak(problem.team.device), known)
-        return Outcome(changed, problem, Chosen(Plan([]), LAST, {}, methods.spec(LAST)), spent, known, notes)
-
-    retraining = fmean(r.rows or 0 for r in known)
-    return _written(Climb(problem, ladder, retraining, attempt, confirm, exact).go(), out)
+    outcome = climb(
+        problem, ladder, known, run=run, retrained=lambda: anew.exact(problem, how),
+        fresh=lambda before: anew.references(problem, how, FRESH, count + before),
+        made=lambda chosen, changed, spent: Outcome(changed, problem, chosen, spent, known, notes),
+    )  # fmt: skip
+    return _written(outcome, out)
 
 
 def _run(

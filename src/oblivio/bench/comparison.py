@@ -5,7 +5,6 @@ What is done is kept under a hash of all that determines it, so that a compariso
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import inspect
@@ -32,6 +31,7 @@ from oblivio.jobs import cache, estimate, serving
 from oblivio.jobs.ladder import candidates
 from oblivio.jobs.method import Chosen, apply, choose
 from oblivio.problems.case import Case
+from oblivio.registry import Spec
 
 PACKAGE = Path(__file__).parent.parent
 Tell = Callable[[str], None]
@@ -82,13 +82,8 @@ class Seed:
     @cached_property
     def refused(self) -> dict[str, str]:
         """Methods that the problem does not allow, with the reason."""
-        found = {}
-        for name in self.plan.names:
-            try:
-                serving.check(self.case.start, methods.spec(name))
-            except BadInput as error:
-                found[name] = str(error)
-        return found
+        found = {name: serving.refusal(self.case.start, methods.spec(name)) for name in self.plan.names}
+        return {name: why for name, why in found.items() if why is not None}
 
     @property
     def names(self) -> list[str]:
@@ -206,15 +201,24 @@ def check(plan: Plan) -> None:
 
 def expected(plan: Plan) -> float:
     """Seconds that a comparison takes on one core if nothing is kept from before, from what one training takes."""
-    seconds, outline = problems.spec(plan.problem).seconds, problems.outline(plan.problem)
-    outline.start.records.update({name: {} for name in records.names()})  # as if they were made
-    shares = 0.0
-    for name in plan.names:
-        with contextlib.suppress(BadInput):  # what the problem does not allow costs nothing
-            serving.check(outline.start, methods.spec(name))
-            rows = estimate.expected(methods.spec(name), plan.chosen(name).plan, outline.start)
-            shares += rows / outline.retraining
+    seconds, case = problems.spec(plan.problem).seconds, outline(plan.problem)
+    specs = [spec for spec in map(methods.spec, plan.names) if serving.refusal(case.start, spec) is None]
+    shares = sum(_forwards(spec, plan, case) / case.retraining for spec in specs)
     return plan.seeds * (seconds or math.nan) * (1 + plan.references + shares)
+
+
+def _forwards(spec: Spec, plan: Plan, case: Case) -> float:
+    try:
+        return estimate.expected(spec, plan.chosen(spec.id).plan, case.start)
+    except BadInput:  # what only the rows show: it will be listed as refused
+        return 0.0
+
+
+def outline(problem: str) -> Case:
+    """A problem before anything is trained, with all records as if they were made: to ask what it allows."""
+    case = problems.outline(problem)
+    case.start.records.update({name: {} for name in records.names()})
+    return case
 
 
 def tuned(folder: Path) -> dict[str, dict[str, Any]]:

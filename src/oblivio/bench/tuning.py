@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from oblivio import methods, problems
 from oblivio.audits.audit import audit
-from oblivio.bench.comparison import distance
+from oblivio.bench.comparison import distance, outline
 from oblivio.core.errors import BadInput, Stopped, nearest
 from oblivio.core.known import Known
 from oblivio.core.problem import Problem
@@ -34,6 +34,7 @@ TRIALS = 20
 SLOW = ("relearning",)  # probes that train
 FIXED = ("batch",)  # settings that are not searched
 MOST = 1.0  # of one retraining that a trial may take
+FAILURE = 100.0  # a distance that no useful setting has
 WIDE = 10.0  # a number is searched from its default over this to its default times it
 
 
@@ -99,17 +100,15 @@ def tune(
     """
     optuna = need("optuna", "tune")
     ranges = space(method, given or {})
-    for name in on:
-        problems.spec(name)
-    cases = [_loaded(method, name, seed, references) for name in on for seed in seeds]
-    served = [case for case in cases if _serves(method, case)]
-    if not served:
+    suiting = [name for name in on if serving.refusal(outline(name).start, methods.spec(method)) is None]
+    if not suiting:
         raise BadInput(f"{method} serves none of the problems {', '.join(on)}")
+    cases = [_loaded(method, name, seed, references) for name in suiting for seed in seeds]
     tried: list[dict[str, Any]] = []
 
     def objective(trial: Trial) -> float:
         settings = {name: each.draw(name, trial) for name, each in ranges.items()}
-        found = fmean(_off(method, settings, case) for case in served)
+        found = fmean(_off(method, settings, case) for case in cases)
         tried.append({"settings": settings, "distance": found})
         tell(f"{method} {len(tried)} of {trials}: {found:.3f} {settings}")
         return found
@@ -119,7 +118,7 @@ def tune(
     study.enqueue_trial({name: default(method, name) for name in ranges})
     study.optimize(objective, n_trials=trials)
     best = min(tried, key=lambda each: each["distance"])
-    return Tuned(method, [*dict.fromkeys(c.spec.name for c in served if c.spec)], best["settings"], best["distance"],
+    return Tuned(method, suiting, best["settings"], best["distance"],
                  tried[0]["distance"], trials, list(seeds), tried)  # fmt: skip
 
 
@@ -195,14 +194,6 @@ def _loaded(method: str, name: str, seed: int, references: int) -> Case:
     return case
 
 
-def _serves(method: str, case: Case) -> bool:
-    try:
-        serving.check(case.start, methods.spec(method))
-    except BadInput:
-        return False
-    return True
-
-
 def _off(method: str, settings: Mapping[str, Any], case: Case) -> float:
     """The distance on validation rows; that of a failure where a trial would be dearer than retraining, or stopped."""
     plan = choose(method, settings).plan
@@ -214,9 +205,6 @@ def _off(method: str, settings: Mapping[str, Any], case: Case) -> float:
         return FAILURE
     report = audit(_validated(case.start), case.subjects(outcome=changed), case.classes, leave_out=SLOW)
     return min(distance(report.verdict, report), FAILURE)
-
-
-FAILURE = 100.0  # a distance that no useful setting has
 
 
 def _validated(start: Problem) -> Problem:

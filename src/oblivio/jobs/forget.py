@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from oblivio import methods, records
+from oblivio import records
 from oblivio.core.errors import Stopped
-from oblivio.core.plan import Plan, Stage
+from oblivio.core.plan import Stage
 from oblivio.core.problem import Problem
 from oblivio.core.run import Run, Watch
 from oblivio.core.source import Source
@@ -24,7 +22,7 @@ from oblivio.jobs.auditing import Background
 from oblivio.jobs.derived import Derived, derived
 from oblivio.jobs.folder import LOG, WORK, Log
 from oblivio.jobs.job import Job
-from oblivio.jobs.ladder import AUTO, FRESH, LAST, Climb, Ladder
+from oblivio.jobs.ladder import AUTO, FRESH, Ladder, climb
 from oblivio.jobs.method import Chosen, apply, peak
 from oblivio.jobs.outcome import Outcome, cost
 from oblivio.jobs.prepare import Ready, prepare
@@ -123,23 +121,15 @@ class _Stages:
         def made(chosen: Chosen, changed: Problem, spent: dict[str, Any]) -> Outcome:
             return Outcome(changed, problem, chosen, spent, known, ready.notes, ready.making, background)
 
-        def attempt(chosen: Chosen) -> Outcome:
-            changed, took = self._method(problem, chosen, self.out / WORK / chosen.name)
-            return made(chosen, changed, cost(*took, known))
-
-        def confirm(outcome: Outcome, before: int) -> Outcome:
-            return dataclasses.replace(outcome, references=self._references(FRESH, count + before * FRESH))
-
-        def exact() -> Outcome:
+        def retrained() -> Reference:
             self._enter("retraining", f"retraining on {len(ready.rows.retain):,} rows, for no method was accepted")
-            reference = self._trained(ready.rows.retain, references.exact_seed(self.job.seed))
-            changed = problem.copy()
-            changed.nets["model"] = reference.module.to(self.team.device)
-            spent = cost(reference.seconds or 0.0, {"retain": reference.rows or 0}, peak(self.team.device), known)
-            return made(Chosen(Plan([]), LAST, {}, methods.spec(LAST)), changed, spent)
+            return self._trained(ready.rows.retain, references.exact_seed(self.job.seed))
 
-        rows = [r.rows for r in known if r.rows] or [len(ready.rows.retain)]
-        return Climb(problem, Ladder(**ready.chosen.settings), float(np.mean(rows)), attempt, confirm, exact).go()
+        return climb(
+            problem, Ladder(**ready.chosen.settings), known, made=made, retrained=retrained,
+            run=lambda chosen: self._method(problem, chosen, self.out / WORK / chosen.name),
+            fresh=lambda before: self._references(FRESH, count + before),
+        )  # fmt: skip
 
     def _record(self, problem: Problem) -> None:
         """Make what the method needs of the training, from the original and the rows it was trained on."""

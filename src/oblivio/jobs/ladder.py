@@ -7,23 +7,24 @@ that second verdict counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from statistics import fmean
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from oblivio import methods
 from oblivio.audits.verdict import LEAST
 from oblivio.core.errors import BadInput, Stopped
+from oblivio.core.plan import Plan
 from oblivio.core.problem import Problem
 from oblivio.jobs import estimate, serving
-from oblivio.jobs.method import Chosen, choose
+from oblivio.jobs.method import Chosen, choose, peak
+from oblivio.jobs.outcome import Outcome, cost
+from oblivio.jobs.references import Reference
 from oblivio.jobs.section import Section, parse
 from oblivio.registry import Spec
-
-if TYPE_CHECKING:
-    from oblivio.jobs.outcome import Outcome
 
 AUTO = "auto"
 LAST = "retrain"  # the rung that cannot fail
@@ -115,7 +116,7 @@ class Climb:
         return sorted(allowed, key=lambda each: (each[0], each[1].id))
 
     def _tried(self, spec: Spec, expected: float) -> Outcome | None:
-        attempt = 1 + sum(rung.attempt is not None for rung in self.rungs)
+        attempt = self._number()
         try:
             outcome = self.attempt(choose(spec.id, {}))
         except BadInput as error:  # what only the rows show, such as a column that is missing
@@ -134,13 +135,55 @@ class Climb:
     def _last(self) -> Outcome:
         outcome = self.exact()
         verdict = outcome.report.verdict
-        attempt = 1 + sum(rung.attempt is not None for rung in self.rungs)
-        self._note(LAST, verdict.word, verdict.reasons[0], 1.0, 1.0, attempt)
+        self._note(LAST, verdict.word, verdict.reasons[0], 1.0, 1.0, self._number())
         return outcome
+
+    def _number(self) -> int:
+        """Of the next attempt."""
+        return 1 + sum(rung.attempt is not None for rung in self.rungs)
 
     def _note(self, method: str, word: str, reason: str, expected: float | None = None, cost: float | None = None,
               attempt: int | None = None) -> None:  # fmt: skip
         self.rungs.append(Rung(method, word, reason, expected, cost, attempt))
+
+
+def climb(
+    problem: Problem,
+    ladder: Ladder,
+    known: Sequence[Reference],
+    *,
+    run: Callable[[Chosen], tuple[Problem, tuple[float, dict[str, int], int]]],
+    fresh: Callable[[int], Sequence[Reference]],
+    retrained: Callable[[], Reference],
+    made: Callable[[Chosen, Problem, dict[str, Any]], Outcome],
+) -> Outcome:
+    """The first method that is accepted and confirmed, or retraining.
+
+    Args:
+        problem: the request, on the original.
+        ladder: what may be done.
+        known: the references that attempts are judged beside.
+        run: a method; returns the changed problem with seconds, rows forwarded by source, and the most memory in use.
+        fresh: ``FRESH`` further references; called with how many such there were before.
+        retrained: one more model that never saw the rows.
+        made: the outcome of a method, beside ``known``.
+    """
+
+    def attempt(chosen: Chosen) -> Outcome:
+        changed, took = run(chosen)
+        return made(chosen, changed, cost(*took, known))
+
+    def confirm(outcome: Outcome, before: int) -> Outcome:
+        return replace(outcome, references=fresh(before * FRESH))
+
+    def exact() -> Outcome:
+        reference, changed = retrained(), problem.copy()
+        changed.nets["model"] = reference.module.to(problem.team.device)
+        spent = cost(reference.seconds or 0.0, {"retain": reference.rows or 0}, peak(problem.team.device), known)
+        return made(Chosen(Plan([]), LAST, {}, methods.spec(LAST)), changed, spent)
+
+    rows = [each.rows for each in known if each.rows] or [len(problem.source("retain"))]
+    return Climb(problem, ladder, fmean(rows), attempt, confirm, exact).go()
 
 
 def candidates() -> list[str]:

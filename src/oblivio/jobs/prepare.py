@@ -18,7 +18,6 @@ from oblivio.core.plan import Plan
 from oblivio.core.problem import Problem
 from oblivio.core.source import Source
 from oblivio.core.team import Team
-from oblivio.data.columns import column
 from oblivio.data.dataset import Dataset
 from oblivio.data.identity import read_ids
 from oblivio.data.loading import is_own
@@ -31,11 +30,9 @@ from oblivio.jobs.network import Network, network
 from oblivio.jobs.outcome import Making
 from oblivio.jobs.recipe import shipped
 from oblivio.jobs.references import Reference, check_without
-from oblivio.jobs.rows import Rows, divide
+from oblivio.jobs.rows import Rows, divide, stand_ins
 from oblivio.networks._own import imported
-from oblivio.sources import Tensors
 
-PROXIES = 1000  # rows at most
 VALID = 0.1  # share held out where the original is trained here
 
 
@@ -101,7 +98,7 @@ def prepare(job: Job, team: Team) -> Ready:
     rows = divide(dataset, job.forget, job.data.valid or 0.0, job.seed, job.data.without)
     given = [_given(g, rows, net, dataset.task) for g in job.references.given]
     notes = [*dataset.notes, *rows.notes, *(note for _, more in given for note in more)]
-    proxy = None if job.data.proxy is None else Tensors({"x": column(data.load(job.data.proxy).test, "x")[:PROXIES]})
+    proxy = None if job.data.proxy is None else stand_ins(data.load(job.data.proxy))
     ready = Ready(job, dataset, rows, net, original, outcome, chosen, [r for r, _ in given], notes, team, proxy)
     _check(ready)
     return ready

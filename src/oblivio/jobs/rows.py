@@ -19,6 +19,9 @@ from oblivio.data.identity import read_ids, shown
 from oblivio.data.selection import select, spec
 from oblivio.data.splitting import cut
 from oblivio.jobs.job import Forget
+from oblivio.sources import Tensors
+
+PROXIES = 1000
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,11 @@ def remaining(train: Source, without: Sequence[Any]) -> Source:
     if len(strange):
         raise BadInput(f"data.without: ids {shown(strange)} are of no training row")
     return train.take(~np.isin(train.ids.astype(str), gone))
+
+
+def stand_ins(dataset: Dataset) -> Source:
+    """The inputs of test rows without their labels, at most ``PROXIES``; their ids are no other rows' ids."""
+    return Tensors({"x": column(dataset.test, "x")[:PROXIES]})
 
 
 def duplicates(count: int, moved: bool) -> str:

@@ -59,6 +59,15 @@ def check(problem: Problem, spec: Spec | None = None) -> None:
     _check_rows(problem)
 
 
+def refusal(problem: Problem, spec: Spec) -> str | None:
+    """Why the method cannot serve the problem, as ``check`` says it; None where it can."""
+    try:
+        check(problem, spec)
+    except BadInput as error:
+        return str(error)
+    return None
+
+
 def _check_served(spec: Spec, problem: Problem, forgets: bool) -> None:
     if problem.task.name not in spec.tasks:
         raise BadInput(f"{spec.id} is for {', '.join(spec.tasks)}; this is a {problem.task.name}")

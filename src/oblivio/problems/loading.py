@@ -20,14 +20,12 @@ from oblivio.data.manipulate import only, replaced
 from oblivio.data.splitting import drawing
 from oblivio.jobs.network import Network, network
 from oblivio.jobs.recipe import Recipe, shipped
-from oblivio.jobs.rows import hold_out
+from oblivio.jobs.rows import PROXIES, hold_out, stand_ins
 from oblivio.problems.case import Case, build, described
 from oblivio.problems.pool import Parts, Pool, Trainer, Untrained, check_records, made_records
 from oblivio.problems.table import Spec
 from oblivio.problems.table import spec as named
 from oblivio.sources import Tensors
-
-PROXIES = 1000  # rows at most
 
 
 def load(problem: str | Spec, seed: int = 0, references: int = 3, valid: float = 0.1, *,
@@ -146,10 +144,8 @@ def _network(of: Spec, dataset: Dataset, outputs: int | None) -> Network:
 def _proxy(of: Spec, parts: Parts, seed: int) -> Source:
     """Inputs of another kind, at most ``PROXIES``, their ids apart from all others."""
     if of.proxy:
-        x = column(_loaded(of.proxy).test, "x")[:PROXIES]
-    else:
-        x = column(parts.retain, "x")
-        flat, draws = x.reshape(len(x), -1), drawing("proxy", seed)
-        order = np.stack([draws.permutation(len(x)) for _ in range(flat.shape[1])], axis=1)
-        x = np.take_along_axis(flat, order, axis=0).reshape(x.shape)[:PROXIES]
-    return Tensors({"x": x})
+        return stand_ins(_loaded(of.proxy))
+    x = column(parts.retain, "x")
+    flat, draws = x.reshape(len(x), -1), drawing("proxy", seed)
+    order = np.stack([draws.permutation(len(x)) for _ in range(flat.shape[1])], axis=1)
+    return Tensors({"x": np.take_along_axis(flat, order, axis=0).reshape(x.shape)[:PROXIES]})
