@@ -95,7 +95,7 @@ CLAIM = Claim(
         Changed("training of the original", "not said", "60 epochs of Adam at 1e-3, squared error",
                 "as the other small models"),
         Changed("rows a step", "not said", "16",
-                "chosen on other seeds, after a first record with 64 had failed: there are too few steps in 5 epochs of "
-                "1,200 rows, and the error on the others ends up to 0.09 above a retrained model's"),
+                "chosen on other seeds, after a first record with 64 had failed: there are too few steps in 5 epochs "
+                "of 1,200 rows, and the error on the others ends up to 0.09 above a retrained model's"),
     ),
 )  # fmt: skip

@@ -153,8 +153,9 @@ def miu(
     layer. The weights of the draw and the groups are those of forget and retain together.
     Fails: a group of which no row is left is refused. I has no lower bound and the square of its change no upper one,
     so the model's gradients are clipped to norm ``most``, which the paper does not do; the critics' are not: with those
-    clipped too, nothing is left of the advantage that its claim shows. Hardly tuned critics can end in NaN. The rate (constant) and lam were chosen
-    on 1,200 digits; with the paper's, 0.001 along a cosine and 10, nothing is forgotten in so few steps.
+    clipped too, nothing is left of the advantage that its claim shows. Hardly tuned critics can end in NaN. The rate
+    (constant) and lam were chosen on 1,200 digits; with the paper's, 0.001 along a cosine and 10, nothing is forgotten
+    in so few steps.
     """
     main, ascent = sgd(lr, 0.9, wd), sgd(critic_lr, 0.9)
     now, start = Average(), Average()
