@@ -17,7 +17,8 @@ from oblivio.core.errors import BadInput
 from oblivio.core.opt import sgd
 from oblivio.core.problem import Problem
 from oblivio.core.run import Run
-from oblivio.methods.unlearning.groups.miu import Average, add_critics, held, mine
+from oblivio.methods.unlearning.groups.miu import Average, add_critics, gap, mine
+from oblivio.modules.features import features
 from oblivio.sources import Joined, Weighted, group_ratio
 
 FORGET, RETAIN = (0, 0, 0, 1), (0, 1, 1, 1, 2, 2)
@@ -194,7 +195,7 @@ def test_the_running_mean_changes_with_the_step_not_with_a_look() -> None:
 def test_a_gap_has_no_gradient_through_its_second_value() -> None:
     of = prepared()
     at = step(of, "*", taps=("model.2",))
-    both = held(terms.fit("retain"), 3.0, mine("retain", "now", Average()), mine("retain", "start", Average()))
+    both = terms.fit("retain") + 3.0 * gap(mine("retain", "now", Average()), mine("retain", "start", Average()))
     assert not any("start" in name for name in both.grad(at))
     a, b = (mine("retain", name, Average())(at) for name in ("now", "start"))
     assert both(at).item() == pytest.approx((terms.fit("retain")(at) + 3 * (a - b).square()).item(), abs=1e-6)
@@ -225,3 +226,16 @@ def test_rows_without_groups_are_refused_before_a_weight_moves(lacking: str) -> 
         with pytest.raises(BadInput, match=f"source '{lacking}' has no column 'group'; give every row"):
             Run(plan, of).go()
     assert same(before, state(of))
+
+
+def test_features_of_the_start_are_those_of_the_snapshot_also_when_the_model_has_moved() -> None:
+    of = prepared()
+    of.keep("start")
+    before = features(of, "retain")
+    with torch.no_grad():
+        for weight in of.model.parameters():
+            weight.add_(0.1)
+    at = step(of, "*", taps=("model.2",))
+    term = mine("retain", "start", Average(), at="start")
+    assert torch.equal(term._features(at), before[at.batch("retain").rows])
+    assert not torch.equal(features(of, "retain"), before)
