@@ -69,10 +69,11 @@ class Reservoir(Source):
     def draw(self, n: int, step: Step) -> Batch:
         return self.batch(torch.randint(len(self), (min(n, len(self)),), generator=step.rng(self.name)))
 
-    def forget(self, rows: Source) -> None:
+    def forget(self, rows: Source, problem: Problem) -> str:
         gone = rows.batch(torch.arange(len(rows)))["x"]
         stays = ~(self.state["x"][:, None] == gone).all(2).any(1)
         self.state.update({c: v[stays] for c, v in self.state.items()})
+        return f"{(~stays).sum()} rows removed"
 
 
 class Grow(How):
@@ -399,9 +400,9 @@ def test_a_learner_runs_its_plan_for_every_experience_and_keeps_its_memory() -> 
         assert learner.problem.turn == turn
     assert not same(ends[0], ends[1])
     assert not same(ends[1], ends[2])
-    memory = next(r for stage in learner.plan.stages for r in stage.loss.reads if isinstance(r, Reservoir))
+    memory = lambda: next(part for part in learner.parts.values() if isinstance(part, Reservoir))  # noqa: E731
     x, y = rows(20, 6, seed=2)
-    held = lambda: int((memory.state["x"][:, None] == x).all(2).any(1).sum())  # noqa: E731
+    held = lambda: int((memory().state["x"][:, None] == x).all(2).any(1).sum())  # noqa: E731
     assert held() > 0
     learner.forget((x, y))
     assert held() == 0

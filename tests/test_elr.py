@@ -96,7 +96,8 @@ def test_a_deletion_request_empties_the_rows_it_names(ids: np.ndarray) -> None:
     source = as_source((*rows(10, 6), ids))
     term = trained(Descent(elr("train"), opt=sgd(0.01), epochs=1, batch=5), Problem(mlp(), train=source))
     before = term.state["table"].clone()
-    term.forget(source.take([2, 7]))
+    problem = Problem(mlp(), train=source)
+    assert term.forget(source.take([2, 7]), problem) == "targets of 2 rows emptied"
     table = term.state["table"]
     assert table[[2, 7]].abs().sum() == 0
     kept = [0, 1, 3, 4, 5, 6, 8, 9]
@@ -106,7 +107,7 @@ def test_a_deletion_request_empties_the_rows_it_names(ids: np.ndarray) -> None:
 
 def test_a_request_before_the_first_step_is_nothing() -> None:
     term = elr("train")
-    term.forget(as_source(rows(3, 6)))
+    assert term.forget(as_source(rows(3, 6)), Problem(mlp(), train=as_source(rows(3, 6)))) == ""
     assert term.state == {}
 
 

@@ -319,17 +319,31 @@ def save(subject: Outcome | nn.Module, folder: str | Path, *, task: str | None =
 
 
 def learner(
-    model: nn.Module | None, method: str | Stage, *, task: Task | str = "classification", seed: int = 0, **settings: Any
+    model: nn.Module | None,
+    method: str | Stage,
+    *,
+    task: Task | str = "classification",
+    seed: int = 0,
+    pieces: Iterable[Piece] = (),
+    folder: str | Path | None = None,
+    grow: bool = True,
+    active: str = "seen",
+    **settings: Any,
 ) -> Any:
     """A model that goes on learning and forgetting.
 
     Args:
-        model: where it starts: of a plan it is changed; shards start from copies of it; heads in closed form take it as
-            a frozen encoder. None for ``certified``, which is a model of its own.
-        method: ``sisa``, ``s3t``, ``acu``, ``ridge`` or ``certified``, which forget with a guarantee (`oblivio methods`
-            lists them); or the name of another registered method, or a plan: one plan for every experience.
+        model: where it starts; copies of it are used; heads in closed form take it as a frozen encoder. None for
+            ``certified``, which is a model of its own.
+        method: a continual method such as ``er`` or ``ewc``, or a plan, which is run for every experience; or ``sisa``,
+            ``s3t``, ``acu``, ``ridge`` or ``certified``, which forget with a guarantee (`oblivio methods` lists all).
         task: classification, binary, multilabel or regression; of a plan it may be a Task.
         seed: of all randomness.
+        pieces: changes of the plan, in order: names, (name, settings), or functions from plan to plan.
+        folder: where a continual learner keeps its state; the same call goes on from there after a kill.
+        grow: give the head more outputs where an experience has classes beyond them.
+        active: the outputs that the training loss of the scenario ``class`` uses: all classes ``seen`` so far, ``all``
+            outputs, or those of the ``current`` experience.
         settings: of the method.
 
     Returns:
@@ -347,4 +361,5 @@ def learner(
     if model is None:
         raise BadInput(f"learner: {method} changes a model; give one")
     kind = methods.spec(method).kind if isinstance(method, str) else ""
-    return Learner(model, choose(method, settings, kind=kind).plan, task, seed)
+    plan = choose(method, settings, pieces, kind=kind).plan
+    return Learner(model, plan, task, seed, folder=folder, grow=grow, active=active)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -64,14 +65,17 @@ class Descent(Stage):
         self.over, self.epochs, self.steps = over, epochs, steps
         self.batch, self.chunk, self.moves, self.until, self.every = batch, chunk, moves, until, every
 
-    def change(self, loss: Callable[[Term], Term] | Term | None, where: Where | str | None, how: Any) -> None:
+    def change(
+        self, loss: Callable[[Term], Term] | Term | None, where: Where | str | None, how: Any, opt: Opt | None
+    ) -> None:
         """What ``Stage.but`` does to a Descent."""
         if loss is not None:
             self.loss = loss if isinstance(loss, Term) else loss(self.loss)
         if where is not None:
             self.where = both(self.where, where)
         if how is not None:
-            self.how = [*self.how, *([how] if isinstance(how, How) else how)]
+            self.how = [*self.how, *copy.deepcopy([how] if isinstance(how, How) else how)]
+        self.opt = opt or self.opt
 
     # --- opening
 

@@ -13,6 +13,8 @@ from oblivio.core.grads import Grads, like
 from oblivio.core.part import Part
 
 if TYPE_CHECKING:
+    from oblivio.core.problem import Problem
+    from oblivio.core.source import Source
     from oblivio.core.step import Step
 
 Schedule = Callable[["Step"], float]
@@ -72,6 +74,12 @@ class Opt(Part):
             if isinstance(value, Tensor) and value.dim():
                 value[index] = 0
 
+    def forget(self, rows: Source, problem: Problem) -> str:
+        """Moments are means over all gradients so far: they cannot be taken apart, so they go."""
+        held = bool(self.save())
+        self.clear_all()
+        return "moments dropped" if held else ""
+
     def save(self) -> dict[str, Any]:
         if self._torch is None:
             return self.state
@@ -118,6 +126,16 @@ def adamw(
 ) -> Opt:
     """Adam with decoupled weight decay ``wd``."""
     return Opt(torch.optim.AdamW, lr, schedule, carry, betas=betas, weight_decay=wd, fused=True)
+
+
+def adagrad(lr: float, initial: float = 0.0, eps: float = 1e-10, carry: bool = False) -> Opt:
+    """Adagrad: each weight's rate falls with the sum of its squared gradients, which begins at ``initial``."""
+    return Opt(torch.optim.Adagrad, lr, None, carry, initial_accumulator_value=initial, eps=eps, fused=True)
+
+
+def rmsprop(lr: float, decay: float = 0.99, eps: float = 1e-8, carry: bool = False) -> Opt:
+    """RMSprop: as Adagrad, with a running mean of the squares that keeps the share ``decay`` a step."""
+    return Opt(torch.optim.RMSprop, lr, None, carry, alpha=decay, eps=eps)
 
 
 def cosine(step: Step) -> float:

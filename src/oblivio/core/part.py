@@ -55,8 +55,17 @@ class Part:
     def consolidate(self, problem: Problem) -> None:
         """After the last step of its stage."""
 
-    def forget(self, rows: Source) -> None:
-        """A deletion request: drop everything that was kept of these rows."""
+    def forget(self, rows: Source, problem: Problem) -> str:
+        """A deletion request: drop everything that was kept of these rows, and say what was done.
+
+        Args:
+            rows: their ``ids``, and their columns where the request brought them.
+            problem: what the Part works on, for one that must work something out anew.
+
+        Returns:
+            words for the receipt, such as ``3 rows removed``; empty where it held nothing of them.
+        """
+        return ""
 
 
 def children(part: Part) -> Iterator[tuple[str, Part]]:

@@ -15,6 +15,7 @@ from oblivio.core.part import Part, children
 from oblivio.core.where import Where, as_where
 
 if TYPE_CHECKING:
+    from oblivio.core.opt import Opt
     from oblivio.core.problem import Problem
     from oblivio.core.run import Run
     from oblivio.core.term import Term
@@ -57,19 +58,25 @@ class Stage(Part):
         return Plan([*_stages(self), *_stages(other)])
 
     def but(
-        self, *, loss: Callable[[Term], Term] | Term | None = None, where: Where | str | None = None, how: Any = None
+        self,
+        *,
+        loss: Callable[[Term], Term] | Term | None = None,
+        where: Where | str | None = None,
+        how: Any = None,
+        opt: Opt | None = None,
     ) -> Stage:
-        """A copy whose Descents have another loss, where or how.
+        """A copy whose Descents have another loss, where, how or optimiser.
 
         ``loss`` is a Term or a function of the present one, ``where`` must lie in both, ``how`` comes after the present
-        ones. Raises BadInput where no Descent is found: an edit has no loss to change.
+        ones, a copy of it in each Descent, and ``opt`` is shared by all of them. Raises BadInput where no Descent is
+        found: an edit has no loss to change.
         """
         other = copy.deepcopy(self)
         descents = [s for s in _below(other) if getattr(s, "loss", None) is not None]
         if not descents:
             raise BadInput("a piece changes a Descent, and this method is a direct edit of the weights without one")
         for stage in descents:
-            stage.change(loss, where, how)  # type: ignore[attr-defined]
+            stage.change(loss, where, how, opt)  # type: ignore[attr-defined]
         return other
 
 

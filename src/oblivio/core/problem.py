@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,7 @@ class Problem:
         self.made: dict[str, dict[str, Tensor]] = {}
         self.moved = False  # whether the weights have left the start
         self.passes: dict[str, int] = {}  # rows forwarded, by source
+        self.work: dict[str, int] = {}  # steps, and rows through any forward and any backward
         self.known: Known | None = None  # where passes are kept for all copies; a comparison of methods sets it
         self._features = features
         self.sources: dict[str, Source] = {}
@@ -214,6 +215,20 @@ class Problem:
     def count(self, on: str, rows: int) -> None:
         """Book forwarded rows, for the cost of the run."""
         self.passes[on] = self.passes.get(on, 0) + rows
+        self.spend("forward", rows)
+
+    def spend(self, what: str, amount: int) -> None:
+        """Book work: ``steps`` of an optimiser, rows ``forward`` (at snapshots too) and ``backward``."""
+        self.work[what] = self.work.get(what, 0) + amount
+
+    @contextlib.contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """What is done meanwhile is not booked: an audit in mid-run is no cost of the run."""
+        before = dict(self.passes), dict(self.work)
+        try:
+            yield
+        finally:
+            self.passes, self.work = before
 
     def freeze(self, on: On, take: Callable[[Tensor, Batch], Tensor]) -> None:
         """Fill the cache of ``take(out, batch)`` of the start on ``on``; where rows are random, keep the start."""
@@ -255,17 +270,26 @@ class Problem:
         with torch.no_grad():
             return self.tabulate(on, lambda nets, batch: self.served(nets, batch, net))
 
-    def served(self, nets: Nets, batch: Batch, net: str = "model") -> Tensor:
-        """The outputs that are served: a Wrap's ``predict``, else the forward."""
+    def served(self, nets: Nets, batch: Batch, net: str = "model", view: str = "served") -> Tensor:
+        """The outputs that are served: a Wrap's ``predict``, else the forward; those that count for the task."""
         module = nets[net]
         serving = {**dict(nets.items()), net: module.predict} if isinstance(module, surgery.Wrap) else nets
-        return self.task.forward(serving, net, batch)  # type: ignore[arg-type]
+        out = self.task.forward(serving, net, batch)  # type: ignore[arg-type]
+        return self.task.view(out, batch, view)
+
+    def qualities(self, on: On, views: Sequence[str] = ("served",)) -> dict[str, Tensor]:
+        """The task's figure (accuracy, error) of every row under each view of the outputs, from one pass."""
+
+        def each(nets: Nets, batch: Batch) -> Tensor:
+            out = self.served(nets, batch, view="all")
+            return torch.stack([self.task.quality(self.task.view(out, batch, view), batch) for view in views], 1)
+
+        with torch.no_grad():
+            return dict(zip(views, self.tabulate(on, each).unbind(1), strict=True))
 
     def score(self, on: On) -> float:
         """The mean of the task's figure (accuracy, error) over a source."""
-        with torch.no_grad():
-            values = self.tabulate(on, lambda nets, b: self.task.quality(self.served(nets, b), b))
-        return float(values.double().mean())
+        return float(self.qualities(on)["served"].double().mean())
 
     def gradient(self, t: Term, where: Where | str = "model.*", chunk: int = PASS) -> Grads:
         """The gradient of a term over its whole sources, in evaluation mode, at the present weights."""
@@ -279,7 +303,7 @@ class Problem:
         """The same request on copies of the networks; sources are shared, being read only."""
         other = copy.copy(self)
         other.nets = copy.deepcopy(self.nets)
-        for name in ("sources", "records", "journal", "snapshots", "frozen", "made", "passes"):
+        for name in ("sources", "records", "journal", "snapshots", "frozen", "made", "passes", "work"):
             setattr(other, name, copy.copy(getattr(self, name)))
         return other
 

@@ -53,6 +53,8 @@ class Run:
         self.plan = plan if isinstance(plan, Plan) else Plan([plan])
         self.problem, self.folder, self.every, self.watch = problem, folder, every, tuple(watch)
         self.steps, self.seconds = 0, 0.0
+        self._since = time.monotonic()
+        self.done = False  # a run that is resumed when it was done has nothing left to do
         self._resumed = False
         self.parts = self._name()
         self.fingerprint = {} if folder is None else fingerprint(self.plan, problem)
@@ -77,6 +79,8 @@ class Run:
 
         Raises Stopped, with the problem in an unusable state, when a watch or the check for NaN ends it.
         """
+        if self.done:
+            return self.problem
         state = torch.get_rng_state()
         self._since = self._saved = time.monotonic()
         try:
@@ -87,6 +91,7 @@ class Run:
             self.plan.visit(self.problem, self)
             self.plan.close(self.problem)
             self.seconds += time.monotonic() - self._since
+            self.done = True
         finally:
             torch.set_rng_state(state)
         return self.problem
@@ -122,6 +127,7 @@ class Run:
     def tick(self, stage: Stage, step: Step) -> None:
         """After each step of a descent: guards, watchers, a checkpoint if due."""
         self.steps += 1
+        self.problem.spend("steps", 1)
         if self.steps % NAN_EVERY == 0:
             self._sound(step)
         for watch in self.watch:
@@ -189,6 +195,8 @@ class Run:
             "turn": p.turn,
             "moved": p.moved,
             "passes": p.passes,
+            "work": p.work,
+            "done": self.done,
             "steps": self.steps,
             "seconds": self.seconds,
         }
@@ -213,17 +221,17 @@ class Run:
 
     def _take(self, state: dict[str, Any]) -> None:
         p = self.problem
-        surgery.replay(p.nets, state["journal"])
+        surgery.replay(p.nets, state["journal"][len(p.journal) :])  # what came before the run is there already
         with torch.no_grad():
             for name, value in [*p.nets.named_parameters(), *p.nets.named_buffers()]:
                 value.copy_(state["nets"][name])
         for name, columns in state["made"].items():
             p.make(name, **columns)
-        for key in ("snapshots", "frozen", "records", "journal", "seed", "turn", "moved", "passes"):
+        for key in ("snapshots", "frozen", "records", "journal", "seed", "turn", "moved", "passes", "work"):
             setattr(p, key, state[key])
         now = p.nets.state_dict()  # another memory layout would compute other last bits
         p.snapshots = {s: {n: like(v, now.get(n, v)) for n, v in kept.items()} for s, kept in p.snapshots.items()}
-        self.steps, self.seconds = state["steps"], state["seconds"]
+        self.done, self.steps, self.seconds = state["done"], state["steps"], state["seconds"]
         for path, part in self.parts.items():
             part.load(state["parts"][path])
 

@@ -161,6 +161,16 @@ class Step:
         values = [p._outs[key] if tap is None else p._taps[tap] for p in self._pieces]
         return torch.cat(values).detach()
 
+    def gathered(self, on: On, seen: Tensor) -> Tensor:
+        """What ``seen`` gave on each process, put together: one value a row of the whole batch."""
+        if self.team.size == 1:
+            return seen
+        rows, rank, of = len(self.drawn(on)), self.team.rank, self.team.size
+        whole = seen.new_zeros(rows, *seen.shape[1:])
+        whole[rows * rank // of : rows * (rank + 1) // of] = seen
+        self.team.total([whole])
+        return whole
+
     def call(self, fn: Callable[[Networks], Tensor]) -> Tensor:
         """``fn(nets)`` at this step's weights."""
         nets = self.problem.nets
@@ -170,6 +180,7 @@ class Step:
         batch, name = self.batch(on) if via is None else via(self.batch(on)), source_name(on)
         handles = self._listen((name, net, at, via), net)
         if at is not None:
+            self.problem.spend("forward", len(batch))
             try:
                 return self.problem.at(at, lambda nets: self.task.forward(nets, net, batch))
             finally:
@@ -230,6 +241,7 @@ class Step:
         for piece in pieces:
             value = t(piece)
             if value.requires_grad:
+                piece._spend_backward()
                 value.backward(inputs=list(self.weights.values()))
             if self.substitute is None:
                 self._count_loss(value)
@@ -251,8 +263,14 @@ class Step:
             self._count_loss(value)
         if not value.requires_grad:
             return {}
+        step._spend_backward()
         values = torch.autograd.grad(value, list(self.weights.values()), create_graph=graph, allow_unused=True)
         return {k: v for k, v in zip(self.weights, values, strict=True) if v is not None}
+
+    def _spend_backward(self) -> None:
+        """Book the rows of every forward whose graph a gradient is about to pass."""
+        rows = sum(len(out) for out in self._outs.values() if isinstance(out, Tensor) and out.requires_grad)
+        self.problem.spend("backward", rows)
 
     def _split(self, t: Term) -> list[Step]:
         chunks = 1

@@ -30,6 +30,10 @@ class Task:
         out: Tensor = nets[net](batch["x"])
         return out
 
+    def view(self, out: Tensor, batch: Batch, which: str) -> Tensor:
+        """The outputs with those out of play that do not count; here all do. See ``tasks.incremental``."""
+        return out
+
     def each(self, out: Tensor, batch: Batch) -> Tensor:
         """The training loss of every example."""
         raise NotImplementedError

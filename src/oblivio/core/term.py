@@ -42,7 +42,7 @@ class Term(Part):
 
     def grad(self, step: Step, graph: bool = False) -> Grads:
         """The gradient in the moving weights; ``graph`` keeps it differentiable."""
-        return step.differentiate(self, graph)
+        return step.differentiate(self, graph) if step.supplied(self) else {}
 
     @property
     def summands(self) -> list[tuple[Coefficient, Term]]:

@@ -13,7 +13,7 @@ from oblivio.registry import Registry
 if TYPE_CHECKING:
     from oblivio.learners.learner import Learner as Learner
 
-registry = Registry("oblivio.learners", Path(__file__).parent, but=("learner", "shards"))
+registry = Registry("oblivio.learners", Path(__file__).parent, but=("forgetting", "learner", "shards"))
 
 __all__ = ["Learner", "registry"]
 

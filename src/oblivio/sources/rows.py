@@ -40,3 +40,12 @@ def identities(ids: Ids, rows: Tensor) -> Any:
     """The ids of these rows: a tensor where they are integers."""
     chosen = ids[rows.cpu().numpy()]
     return torch.from_numpy(chosen) if chosen.dtype.kind in "iu" else chosen
+
+
+def among(known: Any, asked: Ids) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Of each id that is kept in a state (a tensor of integers, or a list of words), whether it is among ``asked``."""
+    kept = np.array(known) if isinstance(known, list) else known.cpu().numpy()
+    found: np.ndarray[Any, np.dtype[np.bool_]] = np.isin(
+        kept, asked if asked.dtype.kind == kept.dtype.kind else asked.astype(kept.dtype if len(kept) else str)
+    )
+    return found

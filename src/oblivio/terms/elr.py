@@ -12,6 +12,7 @@ from oblivio.core.problem import Problem
 from oblivio.core.source import Source
 from oblivio.core.step import Step
 from oblivio.core.term import On, Term
+from oblivio.sources.rows import among
 
 EDGE = 1e-4  # probabilities are kept so far from 0 and 1
 
@@ -43,21 +44,17 @@ class elr(Term):
         return fresh if table is None else fresh + self.beta * table[rows.to(table.device)]
 
     def after(self, step: Step) -> None:
-        seen, rows, team = likely(step.seen(self.on)), step.drawn(self.on).rows, step.team
-        fresh = seen.new_zeros(len(rows), seen.shape[1])  # each process saw its share of the rows
-        fresh[len(rows) * team.rank // team.size : len(rows) * (team.rank + 1) // team.size] = seen
-        team.total([fresh])
+        rows, fresh = step.drawn(self.on).rows, step.gathered(self.on, likely(step.seen(self.on)))
         if "table" not in self.state:
-            self.state["table"] = seen.new_zeros(len(step.source(self.on)), seen.shape[1])
-        self.state["table"][rows.to(seen.device)] = self._target(fresh, rows)
+            self.state["table"] = fresh.new_zeros(len(step.source(self.on)), fresh.shape[1])
+        self.state["table"][rows.to(fresh.device)] = self._target(fresh, rows)
 
-    def forget(self, rows: Source) -> None:
+    def forget(self, rows: Source, problem: Problem) -> str:
         if "table" not in self.state:
-            return
-        ids = self.state["ids"]
-        known = np.array(ids) if isinstance(ids, list) else ids.numpy()
-        gone = np.isin(known, rows.ids if rows.ids.dtype.kind == known.dtype.kind else rows.ids.astype(str))
+            return ""
+        gone = among(self.state["ids"], rows.ids)
         self.state["table"][torch.from_numpy(gone).to(self.state["table"].device)] = 0
+        return f"targets of {gone.sum()} rows emptied" if gone.any() else ""
 
 
 def likely(out: Tensor) -> Tensor:

@@ -9,6 +9,10 @@ from oblivio.core.term import On, term
 
 
 @term
-def fit(step: Step, on: On, net: str = "model") -> Tensor:
-    """The training loss of ``net`` on ``on``."""
-    return step.task.each(step.out(on, net), step.batch(on))
+def fit(step: Step, on: On, net: str = "model", view: str = "all") -> Tensor:
+    """The training loss of ``net`` on ``on``; of the outputs that count in training, those alone that are in ``view``.
+
+    ``view="current"`` is the local cross-entropy, over the classes of the present experience.
+    """
+    batch = step.batch(on)
+    return step.task.each(step.task.view(step.out(on, net), batch, view), batch)

@@ -1,0 +1,1 @@
+"""Methods that learn one experience after another, one folder a family."""

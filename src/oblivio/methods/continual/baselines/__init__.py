@@ -1,0 +1,1 @@
+"""The lower line: learning on without anything against forgetting."""

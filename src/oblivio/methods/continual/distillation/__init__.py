@@ -1,0 +1,1 @@
+"""Methods that keep to what earlier models say."""

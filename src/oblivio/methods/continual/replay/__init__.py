@@ -1,0 +1,1 @@
+"""Methods that store rows and learn them again."""
