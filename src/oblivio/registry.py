@@ -35,7 +35,8 @@ class Spec:
     learner, or piece (a function of a plan); ``guarantee``: ``exact`` where the result cannot have been touched by the
     forgotten rows, ``certified`` where a bound on what is left is proven, else ``empirical``; ``labels``: whether the
     rows it needs must have targets; ``passes``: how many passes over forgotten and retained rows it makes at most at
-    its defaults, where its plan does not tell.
+    its defaults, where its plan does not tell; ``scenarios``: of a continual method, where it can be used;
+    ``images``: whether its rows must be images.
     """
 
     id: str
@@ -53,6 +54,8 @@ class Spec:
     labels: bool = True
     passes: float = 0.0
     guarantee: str = "empirical"
+    scenarios: tuple[str, ...] = ("class", "task", "domain")
+    images: bool = False
 
     @property
     def summary(self) -> str:

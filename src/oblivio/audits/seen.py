@@ -44,7 +44,7 @@ class Seen:
 def at(problem: Problem, subject: Subject) -> Problem:
     """The problem with the networks of ``subject`` in the place of its own; its passes are counted apart."""
     other = copy.copy(problem)
-    other.nets, other.passes = Nets(subject.nets).to(problem.team.device), {}
+    other.nets, other.passes, other.work = Nets(subject.nets).to(problem.team.device), {}, {}
     return other
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from oblivio.bench import audits, descents, exact, footprint, passes, requests
+from oblivio.bench import audits, descents, exact, footprint, learning, passes, requests
 from oblivio.bench.row import Row, table
 from oblivio.core.files import write_json
 from oblivio.core.run import environment
@@ -23,6 +23,7 @@ BENCHES: dict[str, Callable[[], Row | list[Row]]] = {
     "ssd": requests.rows,
     "ridge": exact.rows,
     "audit": audits.rows,
+    "learn": learning.rows,
     "import": footprint.imports,
     "memory": footprint.memory,
     "lines": footprint.lines,

@@ -9,5 +9,6 @@
 from oblivio.contracts.check import Failure, check, problems_of
 from oblivio.contracts.problems import TABLE, Tiny
 from oblivio.contracts.properties import PROPERTIES
+from oblivio.contracts.streams import STREAM_PROPERTIES, check_stream
 
-__all__ = ["PROPERTIES", "TABLE", "Failure", "Tiny", "check", "problems_of"]
+__all__ = ["PROPERTIES", "STREAM_PROPERTIES", "TABLE", "Failure", "Tiny", "check", "check_stream", "problems_of"]

@@ -19,7 +19,7 @@ from oblivio.core.plan import Stage
 from oblivio.core.term import source_name
 from oblivio.registry import Setting, Spec
 
-PIECES_ON = "relabel"  # the method that a piece is tried on
+PIECES_ON, PIECES_ON_NEW = "relabel", "er"  # the methods that a piece is tried on
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def problems_of(method: str | Stage) -> list[Tiny]:
     """The tiny problems that a method is tried on."""
     if isinstance(method, Stage):
         return [TABLE["digits"]]
-    kinds = methods.spec(method).tasks
-    return [tiny for tiny in TABLE.values() if tiny.kind in kinds]
+    spec = methods.spec(method)
+    return [tiny for tiny in TABLE.values() if tiny.kind in spec.tasks and (tiny.name == "images" or not spec.images)]
 
 
 def _tiny(name: str) -> Tiny:
@@ -84,7 +84,7 @@ def _cases(method: str | Stage, needs: tuple[str, ...] | None, tiny: Tiny) -> It
         yield Case(partial(copy.deepcopy, method), tuple(dict.fromkeys(read)) if needs is None else needs, tiny)
         return
     spec = methods.spec(method)
-    base = methods.spec(PIECES_ON).needs if spec.kind == "piece" else ()
+    base = methods.spec(_under(spec)).needs if spec.kind == "piece" else ()
     for variant in _variants(spec):
         needed, name = tuple(dict.fromkeys((*spec.needs, *base))), ", ".join(f"{k}={v}" for k, v in variant.items())
         yield Case(partial(_made, spec, **variant), needed, tiny, name, dict(_changed(spec)) if not variant else {})
@@ -92,7 +92,12 @@ def _cases(method: str | Stage, needs: tuple[str, ...] | None, tiny: Tiny) -> It
 
 def _made(spec: Spec, **settings: Any) -> Stage:
     made: Stage | Callable[[Stage], Stage] = methods.registry.get(spec.id)(**settings)
-    return made if isinstance(made, Stage) else made(methods.registry.get(PIECES_ON)())
+    return made if isinstance(made, Stage) else made(methods.registry.get(_under(spec))())
+
+
+def _under(piece: Spec) -> str:
+    """The method that a piece is tried on."""
+    return PIECES_ON_NEW if "new" in "|".join(piece.needs).split("|") else PIECES_ON
 
 
 def _changed(spec: Spec) -> Iterator[tuple[str, list[tuple[Stage, Stage]]]]:

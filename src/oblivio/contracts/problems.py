@@ -49,7 +49,7 @@ class Tiny:
         return self.task if isinstance(self.task, str) else self.task.name
 
     def problem(self, seed: int = 0, records: Sequence[str] = ()) -> Problem:
-        """The trained model with sources forget, retain, train, test and proxy, and these records of its training.
+        """The trained model with sources forget, retain, train, new, test and proxy, and these records of its training.
 
         Networks are the caller's own. Rows have a column ``group``, 0 or 1; those of ``proxy`` have no targets.
         """
@@ -72,7 +72,7 @@ def _trained(tiny: Tiny) -> Problem:
     test = (x[ROWS : ROWS + HELD], y[ROWS : ROWS + HELD])
     strange = {"x": x[:ROWS].flip(-1)}
     return Problem(model.eval(), task=tiny.task, forget=rows.take(gone), retain=rows.take(kept), train=rows, test=test,
-                   proxy=strange)  # fmt: skip
+                   new=rows.take(kept), proxy=strange)  # fmt: skip
 
 
 @cache
@@ -88,6 +88,11 @@ def _digits() -> tuple[Tensor, Tensor]:
 
     x, y = load_digits(return_X_y=True)
     return torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y)
+
+
+def _pictures() -> tuple[Tensor, Tensor]:
+    x, y = _digits()
+    return x.view(-1, 1, 8, 8), y
 
 
 def _labels() -> tuple[Tensor, Tensor]:
@@ -131,7 +136,7 @@ def _mlp(inputs: int, hidden: int, outputs: int) -> Callable[[], nn.Module]:
 
 def _conv() -> nn.Module:
     return nn.Sequential(
-        nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 6, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(),
+        nn.Conv2d(1, 6, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(),
         nn.Dropout(0.1), nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(32, 10),
     )  # fmt: skip
 
@@ -194,7 +199,7 @@ TABLE: dict[str, Tiny] = {
     tiny.name: tiny
     for tiny in (
         Tiny("digits", "classification", _mlp(64, 16, 10), _digits, lambda x, y: y == 3),
-        Tiny("images", "classification", _conv, _digits, lambda x, y: y == 3),
+        Tiny("images", "classification", _conv, _pictures, lambda x, y: y == 3),
         Tiny("tumours", "binary", _mlp(30, 8, 1), _tumours, lambda x, y: (y == 1) & (x[:, 0] > -0.2)),
         Tiny("labels", "multilabel", _mlp(64, 16, 3), _labels, lambda x, y: y.sum(1) == 3),
         Tiny("diabetes", "regression", _mlp(10, 8, 1), _diabetes, lambda x, y: y > 0.8),

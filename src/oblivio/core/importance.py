@@ -87,7 +87,8 @@ class _Ask:
         weights = {n: w for n, w in problem.weights().items() if n in chosen}
         with torch.enable_grad(), problem.evaluating(), moving(problem.nets, ()):
             ruled = _ruled(problem, next(source.batches(1)), weights)
-            rest = [n for n in weights if n not in {f"{m}.{p}" for m in ruled for p in ("weight", "bias")}]
+            told = {f"{n}.{p}" for n, module in ruled.items() for p, _ in module.named_parameters()}
+            rest = [n for n in weights if n not in told]
             total = {n: torch.zeros_like(w) for n, w in weights.items()}
             for batch in source.batches(size):
                 problem.count(source.name, len(batch))
@@ -112,7 +113,7 @@ class _Ask:
                 seen = self.power(g)
                 flat[name] = (x, seen + flat[name][1] if name in flat else seen)
             else:
-                _add(total, name, RULES[type(module)](module, x, g, self.power))
+                _add(total, name, module, RULES[type(module)](module, x, g, self.power))
 
         def listen(name: str, module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
             if not out.requires_grad:  # the first layer: weights are frozen, so something else must start the graph
@@ -130,7 +131,7 @@ class _Ask:
             for handle in handles:
                 handle.remove()
         for name, (x, g) in flat.items():
-            _add(total, name, {"weight": g.T @ self.power(x), "bias": g.sum(0)})
+            _add(total, name, ruled[name], {"weight": g.T @ self.power(x), "bias": g.sum(0)})
 
     def _backward(self, out: Tensor, batch: Batch, anchor: Tensor) -> None:
         leaf = out.detach().requires_grad_()
@@ -181,8 +182,9 @@ def _supported(module: nn.Module) -> bool:
     return module.weight is not None and getattr(module, "track_running_stats", True)
 
 
-def _add(total: Grads, name: str, squares: Pair) -> None:
-    for key, value in squares.items():
+def _add(total: Grads, name: str, module: nn.Module, found: Pair) -> None:
+    by_parameter = BLOCKS[type(module)](module, found) if type(module) in BLOCKS else found
+    for key, value in by_parameter.items():
         if f"{name}.{key}" in total:
             total[f"{name}.{key}"] += value
 
@@ -220,3 +222,4 @@ RULES: dict[type[nn.Module], Callable[[Any, Tensor, Tensor, Power], Pair]] = {
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
 }
+BLOCKS: dict[type[nn.Module], Callable[[Any, Pair], Pair]] = {}  # for layers whose weight lies in several parameters

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from oblivio.core.errors import BadInput
 from oblivio.core.grads import Grads
-from oblivio.core.seeds import generator
+from oblivio.core.seeds import mix
 from oblivio.core.source import Batch, Source
 from oblivio.core.surgery import Networks
 from oblivio.core.term import On, Term, source_name
@@ -125,9 +125,13 @@ class Step:
         """Rows of the whole batch: what means divide by."""
         return len(self.drawn(on))
 
+    def key(self, name: str) -> int:
+        """A seed that depends on (seed, turn, place, t, name) alone."""
+        return mix(self.problem.seed, self.problem.turn, self.place, self.t, name)
+
     def rng(self, name: str) -> torch.Generator:
         """A generator that depends on (seed, turn, place, t, name) alone."""
-        return generator(self.problem.seed, self.problem.turn, self.place, self.t, name, device=self.device)
+        return torch.Generator(self.device).manual_seed(self.key(name))
 
     # --- outputs
 

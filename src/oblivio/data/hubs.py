@@ -45,7 +45,21 @@ def hub(
     Raises:
         BadInput: the extra is absent, the set cannot be loaded, a split is missing, or roles and columns do not fit.
     """
-    splits = _loaded(name, train)
+    return from_splits(name, _loaded(name, train), roles, task=task, train=train, test=test, seed=seed, size=size)
+
+
+def from_splits(
+    name: str,
+    splits: Mapping[str, Split],
+    roles: Mapping[str, str],
+    *,
+    task: str,
+    train: str = "train",
+    test: str | float = "test",
+    seed: int = 0,
+    size: Size = 32,
+) -> Dataset:
+    """As ``hub``, of splits that are loaded: what the ``datasets`` library calls a DatasetDict."""
     first = _split(name, splits, train)
     second = None if isinstance(test, (float, int)) else _split(name, splits, test)
     rows = first if second is None else _joined(first, second)

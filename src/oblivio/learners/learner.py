@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from oblivio.core.errors import BadInput
 from oblivio.core.part import Part
 from oblivio.core.plan import Stage
-from oblivio.core.problem import Nets, Problem
+from oblivio.core.problem import Problem
 from oblivio.core.run import Run, Watch
 from oblivio.core.seeds import mix
-from oblivio.core.source import Batch, Ids, Source
+from oblivio.core.source import Ids, Source
 from oblivio.core.task import Task
+from oblivio.data.streams.experience import Experience
 from oblivio.learners._turns import Turns
 from oblivio.learners.forgetting import Forgotten, Request, carry_out
 from oblivio.modules.growing import grow_head
@@ -26,20 +27,6 @@ from oblivio.modules.heads import last_linear
 from oblivio.sources import as_source
 from oblivio.tasks import first_output
 from oblivio.tasks.incremental import Incremental, Outputs
-
-
-class Experience(Protocol):
-    """What is learned at once; see ``oblivio.data.streams``."""
-
-    @property
-    def rows(self) -> Source: ...
-    @property
-    def scenario(self) -> Any: ...
-    @property
-    def valid(self) -> Source | None: ...
-    @property
-    def heads(self) -> Mapping[int, tuple[int, ...]]:
-        """The classes of each of its tasks."""
 
 
 class Learner:
@@ -251,15 +238,7 @@ class Learner:
     def qualities(self, rows: Any, views: Sequence[str] = ("served",)) -> dict[str, Tensor]:
         """The task's figure (accuracy, error) of every row under each view of the outputs, from one pass."""
         self._settled()
-        task = self.problem.task
-
-        def each(nets: Nets, batch: Batch) -> Tensor:
-            out = self.problem.served(nets, batch, view="all")
-            return torch.stack([task.quality(task.view(out, batch, view), batch) for view in views], 1)
-
-        with torch.no_grad():
-            table = self.problem.tabulate(as_source(rows, "asked"), each)
-        return dict(zip(views, table.unbind(1), strict=True))
+        return self.problem.qualities(as_source(rows, "asked"), views)
 
     def _settled(self) -> None:
         if self.behind:
@@ -270,7 +249,7 @@ class Learner:
 def _sources(experience: Experience | None, more: dict[str, Any]) -> dict[str, Source]:
     given = dict(more)
     if experience is not None:
-        if not hasattr(experience, "rows"):
+        if not isinstance(experience, Experience):
             raise BadInput(f"learn takes an Experience of a stream, or new=rows; this is a {type(experience).__name__}")
         given |= {"new": experience.rows, "valid": experience.valid}
     if given.get("new") is None:

@@ -8,9 +8,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oblivio.core.importance import BLOCKS, RULES
 from oblivio.core.seeds import generator
 from oblivio.core.surgery import surgery
 from oblivio.modules.heads import linear_layer, put_layer
+
+
+class Blocks(nn.ParameterList):
+    """Weights of the outputs that were added, one tensor a time; ``reset_parameters`` draws them as torch does."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.bound = inputs**-0.5
+
+    def reset_parameters(self) -> None:
+        """Draw them anew from torch's default generator."""
+        for block in self:
+            nn.init.uniform_(block, -self.bound, self.bound)
 
 
 class GrownLinear(nn.Linear):
@@ -23,7 +37,7 @@ class GrownLinear(nn.Linear):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        self.weights, self.biases = Blocks(self.in_features), Blocks(self.in_features)
         self.train(linear.training)
 
     def grow(self, by: int, seed: int) -> None:
@@ -42,6 +56,17 @@ class GrownLinear(nn.Linear):
         """``(..., in_features)`` to ``(..., out_features)``."""
         bias = None if self.bias is None else torch.cat([self.bias, *self.biases])
         return F.linear(x, torch.cat([self.weight, *self.weights]), bias)
+
+
+def _by_block(linear: GrownLinear, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The importance of all outputs, parameter by parameter."""
+    added = range(len(linear.weights))
+    names = {"weight": ["weight", *(f"weights.{i}" for i in added)], "bias": ["bias", *(f"biases.{i}" for i in added)]}
+    sizes = [len(linear.weight), *map(len, linear.weights)]
+    return {n: v for key, value in found.items() for n, v in zip(names[key], value.split(sizes), strict=True)}
+
+
+RULES[GrownLinear], BLOCKS[GrownLinear] = RULES[nn.Linear], _by_block
 
 
 @surgery

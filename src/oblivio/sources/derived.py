@@ -9,21 +9,23 @@ from torch import Tensor
 
 from oblivio.core.errors import BadInput
 from oblivio.core.source import Source
+from oblivio.core.term import On
 
 if TYPE_CHECKING:
     from oblivio.core.problem import Problem
 
 
 class Derived(Source):
-    """Rows of the sources called ``of``; which those are is known once it is used in a problem."""
+    """Rows of the sources ``of``, names or memories; which those are is known once it is used in a problem."""
 
-    def __init__(self, of: tuple[str, ...], name: str) -> None:
+    def __init__(self, of: tuple[On, ...], name: str) -> None:
         self.of, self.name = of, name
 
     def within(self, problem: Problem) -> Source:
-        found = tuple(problem.source(name) for name in self.of)
-        if found != self.__dict__.get("_found"):
-            self._found = found
+        found = tuple(problem.source(on) for on in self.of)
+        lengths = [len(source) for source in found]  # a memory grows
+        if found != self.__dict__.get("_found") or lengths != self._lengths:
+            self._found, self._lengths = found, lengths
             self._bind(problem)
         return self
 

@@ -91,7 +91,8 @@ class Exemplars(Memory):
 
     def __repr__(self) -> str:
         how = "" if self.pick is None else f", pick={self.pick.__name__}"
-        return f"Exemplars({self.capacity}, of={self.of!r}, by={self.by!r}{how}, name={self.name!r})"
+        drawn = "" if self.size is None else f", batch={self.size}"
+        return f"Exemplars({self.capacity}, of={self.of!r}, by={self.by!r}{how}, name={self.name!r}{drawn})"
 
 
 def _first_of_each(groups: Tensor, share: int, without: list[int]) -> Tensor:

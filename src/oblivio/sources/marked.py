@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from oblivio.core.source import Ids, Source
 from oblivio.sources.rows import identities, places
 
 Change: TypeAlias = Callable[[Tensor], Tensor]  # inputs of a batch to inputs of the same number of rows
+
+
+_MOVED: WeakKeyDictionary[Source, dict[torch.device, Source]] = WeakKeyDictionary()
 
 
 class Marked(Source):
@@ -27,7 +31,8 @@ class Marked(Source):
         changes: of ``x``, one of which ``which`` chooses; none leave ``x`` alone.
         which: the change of all rows, or of each, shape (rows,).
         ids: of every row of ``base``, worked out once for all views; None asks ``base`` for them.
-        named: whether ``ids`` are others than those of ``base``, made to be one record's wherever they occur.
+        naming: by what ``ids`` were made, where they are others than those of ``base``: equal ids mean the same record
+            in all views with the same naming.
     """
 
     def __init__(
@@ -40,12 +45,12 @@ class Marked(Source):
         changes: Sequence[Change] = (),
         which: int | Tensor = 0,
         ids: Ids | None = None,
-        named: bool = False,
+        naming: object = None,
     ) -> None:
         self.base, self.task, self.table = base, task, table
         self.changes, self.which = tuple(changes), which
         self.index = torch.arange(len(base)) if index is None else places(index, len(base))
-        self._ids_of_all, self._named = base.ids if ids is None else ids, named
+        self._ids_of_all, self._naming = base.ids if ids is None else ids, naming
         self._device = torch.device("cpu")
         self.columns = tuple(dict.fromkeys((*base.columns, "task")))
 
@@ -71,8 +76,9 @@ class Marked(Source):
         return self.base.root
 
     def comparable(self, other: Source) -> bool:
-        if self._named or getattr(other, "_named", False):
-            return isinstance(other, Marked) and self._named and other._named
+        naming = other._naming if isinstance(other, Marked) else None
+        if self._naming is not None or naming is not None:
+            return self._naming is naming
         return self.base.comparable(other.base if isinstance(other, Marked) else other)
 
     def read(self, name: str, rows: Tensor, into: dict[str, Any]) -> None:
@@ -123,7 +129,7 @@ class Marked(Source):
         if device.type == "cpu":
             return self
         moved = self.take(torch.arange(len(self)))
-        moved.base, moved._device = self.base.to(device), device
+        moved.base, moved._device = _there(self.base, device), device
         moved.table = None if self.table is None else self.table.to(device)
         return moved
 
@@ -132,6 +138,14 @@ class Marked(Source):
         return isinstance(other, Marked) and all(
             getattr(self, name) is getattr(other, name) for name in ("base", "table", "_ids_of_all")
         ) and self.changes == other.changes  # fmt: skip
+
+
+def _there(base: Source, device: torch.device) -> Source:
+    """The rows below on a device: moved once for all views, of which a long stream has hundreds."""
+    known = _MOVED.setdefault(base, {})
+    if device not in known:
+        known[device] = base.to(device)
+    return known[device]
 
 
 def joined(views: Sequence[Marked]) -> Marked:

@@ -79,7 +79,7 @@ class Memory(Source):
         if "rows" not in self.state:
             self._lay_out(ids, columns)
         for name, value in columns.items():
-            self.state["rows"][name][at.to(value.device)] = value.detach()
+            self.state["rows"][name].index_copy_(0, at.to(value.device), value.detach())
         if isinstance(self.state["ids"], list):
             for place, name in zip(at.tolist(), ids, strict=True):
                 self.state["ids"][place] = str(name)
@@ -116,7 +116,8 @@ class Memory(Source):
         return f"{gone.sum()} rows removed"
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.capacity}, {self.name!r})"
+        drawn = "" if self.size is None else f", batch={self.size}"
+        return f"{type(self).__name__}({self.capacity}, name={self.name!r}{drawn})"
 
 
 class Buffer(Memory):
@@ -148,7 +149,7 @@ class Buffer(Memory):
 
     def after(self, step: Step) -> None:
         more = {} if self.store is None else self.store(step, self.of)
-        self.offer(step.drawn(self.of), step.rng(f"{self.name}/offer").initial_seed(), more)
+        self.offer(step.drawn(self.of), step.key(f"{self.name}/offer"), more)
 
     def offer(self, batch: Batch, seed: int, more: Columns | None = None) -> None:
         """Let a batch pass; ``more`` are columns that are stored beside those of the source."""
@@ -166,7 +167,8 @@ class Buffer(Memory):
 
     def __repr__(self) -> str:
         stored = "" if self.store is None else f", store={self.store.__name__}"
-        return f"Buffer({self.capacity}, of={self.of!r}, policy={self.policy!r}{stored}, name={self.name!r})"
+        drawn = "" if self.size is None else f", batch={self.size}"
+        return f"Buffer({self.capacity}, of={self.of!r}, policy={self.policy!r}{stored}, name={self.name!r}{drawn})"
 
 
 def outputs(step: Step, of: str) -> Columns:

@@ -32,6 +32,8 @@ def balanced(kept: Kept, size: int, batch: Batch, draw: np.random.Generator) -> 
     labels = _labels(kept)
     count, places = Counter(labels), []
     for label in batch["y"].tolist():
+        if label not in count and len(count) >= size:
+            raise BadInput(f"a memory of {size} rows cannot hold every class: here is one more; give a greater size")
         if count[label] >= size / len({*count, label}):
             places.append(OUT)
             continue

@@ -54,7 +54,8 @@ class Outputs:
         if which == "all" or self.scenario == "domain":
             return None
         before, now = _classes(self.came[:-1]), _classes(self.came[-1:])
-        return torch.tensor(sorted({"old": before, "current": now, "seen": before | now}[which]))
+        chosen = {"old": before, "current": now, "seen": before | now}[which]
+        return torch.tensor(sorted(chosen), dtype=torch.long)  # also where there are none: the first has no old ones
 
     @property
     def heads(self) -> list[Tensor | None]:

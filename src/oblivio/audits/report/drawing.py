@@ -51,8 +51,14 @@ STYLE: dict[Any, Any] = {
 }  # fmt: skip
 
 
-def svg(chart: Chart) -> str:
-    """A chart as an ``<svg>`` element; the same chart gives the same text in every process."""
+Draw = Callable[[Any, Any], None]  # (figure, chart)
+
+
+def svg(chart: Chart, draw: Draw | None = None) -> str:
+    """A chart as an ``<svg>`` element; the same chart gives the same text in every process.
+
+    ``draw`` puts a chart of a kind that is not known here on a figure.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -61,7 +67,7 @@ def svg(chart: Chart) -> str:
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts draw the text, not these
         figure = Figure(figsize=SIZE)
-        DRAWN[type(chart)](figure, chart)
+        (draw or DRAWN[type(chart)])(figure, chart)
         for artist in figure.findobj():
             artist.set_clip_on(False)  # all is inside, and a clip is a reference by url()
         file = io.StringIO()
@@ -127,13 +133,13 @@ def styles(kinds: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _axes(figure: Figure, left: float = 54, right: float = 8, bottom: float = 40, top: float = 8) -> Axes:
+def panel(figure: Figure, left: float = 54, right: float = 8, bottom: float = 40, top: float = 8) -> Axes:
     """Axes with margins in points. No layout is sought: that takes longer than drawing, and fails on long names."""
     wide, tall = 72 * figure.get_size_inches()
     return figure.add_axes((left / wide, bottom / tall, 1 - (left + right) / wide, 1 - (bottom + top) / tall))
 
 
-def _wide(names: Iterable[str]) -> float:
+def width_of(names: Iterable[str]) -> float:
     """Room for the longest of some names, in points."""
     return 5.2 * max(len(short(name)) for name in names)
 
@@ -163,7 +169,7 @@ def spread(heights: Sequence[float], least: float) -> list[float]:
     return found
 
 
-def _scale(axis: Axis, percent: bool, whole: bool = False) -> None:
+def scale(axis: Axis, percent: bool, whole: bool = False) -> None:
     """Few ticks, at whole numbers if so; of shares as percent, and none below 0% or above 100%, where only room is."""
     from matplotlib.ticker import MaxNLocator
 
@@ -176,7 +182,8 @@ def _scale(axis: Axis, percent: bool, whole: bool = False) -> None:
     axis.set_ticks(ticks)
 
 
-def _label(axes: Axes, chart: Scatter | Lines) -> None:
+def label(axes: Axes, chart: Scatter | Lines) -> None:
+    """What the axes are."""
     axes.set_xlabel(short(chart.x, 50))
     axes.set_ylabel(short(chart.y, 34))
 
@@ -194,7 +201,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 def _scatter(figure: Figure, chart: Scatter) -> None:
     ends = _ends_of(chart.points)
-    axes = _axes(figure, right=16 + _wide(name for _, _, name, _ in ends))
+    axes = panel(figure, right=16 + width_of(name for _, _, name, _ in ends))
     for point, look in zip(chart.points, styles([p.kind for p in chart.points]), strict=True):
         hollow = {"markerfacecolor": "none", "markersize": 8} if point.kind == "reference" else {}
         axes.plot(point.x, point.y, **{**look, **hollow}, linewidth=0)
@@ -206,8 +213,8 @@ def _scatter(figure: Figure, chart: Scatter) -> None:
     axes.set_xlim(_room([p.x for p in chart.points], chart.percent))
     axes.set_ylim(_room([p.y for p in chart.points], chart.percent))
     for axis in (axes.xaxis, axes.yaxis):
-        _scale(axis, chart.percent)
-    _label(axes, chart)
+        scale(axis, chart.percent)
+    label(axes, chart)
     rail(axes, ends)
 
 
@@ -232,7 +239,7 @@ def _room(values: Sequence[float], percent: bool) -> tuple[float, float]:
 
 
 def _losses(figure: Figure, chart: Histograms) -> None:
-    panels = [_axes(figure, bottom=126, top=36), _axes(figure, top=122)]
+    panels = [panel(figure, bottom=126, top=36), panel(figure, top=122)]
     most = max(max(shares) for sets in chart.panels.values() for shares in sets.values())
     ticks = [tick for tick in (0.0, 0.05, 0.2, 0.5, 1.0) if tick <= 1.1 * most]
     for axes, (when, sets) in zip(panels, chart.panels.items(), strict=True):
@@ -247,8 +254,8 @@ def _losses(figure: Figure, chart: Histograms) -> None:
 
 
 def _lines(figure: Figure, chart: Lines) -> None:
-    right, below = 16 + _wide(s.name for s in chart.series), _wide(chart.places) / 2 if chart.places else 0
-    axes, place = _axes(figure, right=right, bottom=40 + below), {name: i for i, name in enumerate(chart.places)}
+    right, below = 16 + width_of(s.name for s in chart.series), width_of(chart.places) / 2 if chart.places else 0
+    axes, place = panel(figure, right=right, bottom=40 + below), {name: i for i, name in enumerate(chart.places)}
     ends = []
     for series, look in zip(chart.series, styles([s.kind for s in chart.series]), strict=True):
         x = [place[str(at)] for at in series.x] if chart.places else list(series.x)
@@ -256,12 +263,12 @@ def _lines(figure: Figure, chart: Lines) -> None:
             axes.fill_between(x, series.low, series.high, color=look["color"], alpha=0.2, linewidth=0)
         axes.plot(x, series.y, **{**look, "markersize": 4.5})
         ends.append((x[-1], series.y[-1], series.name, look["color"]))
-    _scale(axes.yaxis, chart.percent)
+    scale(axes.yaxis, chart.percent)
     if chart.places:
         _name_places(axes, chart.places)
     else:
-        _scale(axes.xaxis, percent=False, whole=True)
-    _label(axes, chart)
+        scale(axes.xaxis, percent=False, whole=True)
+    label(axes, chart)
     rail(axes, ends)
 
 
@@ -274,7 +281,7 @@ def _name_places(axes: Axes, places: Sequence[str]) -> None:
 
 def _changes(figure: Figure, chart: Changes) -> None:
     figure.set_size_inches(SIZE[0], max(1.7, 0.9 + 0.21 * len(chart.classes)))
-    axes, edge, between = _axes(figure, left=98, top=24), _edge(chart), 0.5 / len(chart.series)
+    axes, edge, between = panel(figure, left=98, top=24), _edge(chart), 0.5 / len(chart.series)
     for place, (series, look) in enumerate(zip(chart.series, styles([s.kind for s in chart.series]), strict=True)):
         rows = [row + between * (place - (len(chart.series) - 1) / 2) for row in range(len(series.y))]
         if series.low:
@@ -315,6 +322,6 @@ def _inside(values: Sequence[float], edge: float) -> list[float]:
     return [max(-edge, min(edge, value)) for value in values]
 
 
-DRAWN: dict[type[Chart], Callable[[Any, Any], None]] = {
+DRAWN: dict[type[Chart], Draw] = {
     Scatter: _scatter, Histograms: _losses, Lines: _lines, Changes: _changes,
 }  # fmt: skip

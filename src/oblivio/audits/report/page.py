@@ -73,8 +73,9 @@ def page(report: Mapping[str, Any]) -> str:
 
 @cache
 def templates() -> jinja2.Environment:
-    """The templates beside this file; whatever they put into a page is escaped."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    """The templates of all pages; whatever they put into a page is escaped."""
+    audits = Path(__file__).parents[1]
+    loader = jinja2.FileSystemLoader([audits / "report", audits / "continual"])
     return jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -40,8 +40,9 @@ def largest_drop(a: Values, window: int) -> float:
     values = finite("the trace", a, (len(a),))
     if window < 2:
         raise BadInput(f"a window of {window} evaluations has no change in it; take two or more")
-    lags = range(1, min(window, len(values)))
-    return max([0.0, *(float((values[:-lag] - values[lag:]).max()) for lag in lags)])
+    before = np.concatenate([np.full(window - 1, -np.inf), values])
+    highest = np.lib.stride_tricks.sliding_window_view(before, window).max(1)  # of the window that ends at n
+    return float((highest - values).max())  # a value is in its own window, so this is never below 0
 
 
 def wf(A: Table, starts: Sequence[int], window: int) -> float:

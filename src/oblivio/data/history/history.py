@@ -9,7 +9,7 @@ import numpy as np
 
 from oblivio.core.errors import BadInput
 from oblivio.data.history import metrics
-from oblivio.data.history.learned import Evaluated, evaluated, tasks_of
+from oblivio.data.history.learned import Evaluated, evaluated, stretches, tasks_of
 from oblivio.data.history.metrics import Array, Values
 from oblivio.data.history.trace import Points, Trace
 from oblivio.data.streams.experience import Experience, chained
@@ -56,17 +56,19 @@ class History:
 
     @property
     def views(self) -> tuple[str, ...]:
-        """``served``, and in the scenario ``class`` also ``task``."""
-        return ("served", "task") if self.scenario == "class" else ("served",)
+        """``served``, and in the scenario ``class`` also ``task``, unless to know the task is to know the class."""
+        told = self.scenario == "class" and all(len(task["classes"]) > 1 for task in self.tasks)
+        return ("served", "task") if told else ("served",)
 
     def record(self, learner: Evaluated, learned: Sequence[int] | None = None) -> History:
         """Evaluate every task as the learner now is; before the first ``learn`` it is the untrained baseline.
 
-        Recording again in the same turn replaces what was recorded. Call it after every ``learn``.
+        Recording again in the same turn replaces what was recorded. Call it after every ``learn``; where that is too
+        often (a stream of single batches), say what came since the last record.
 
         Args:
             learner: what is evaluated, as ``ob.learner`` makes it.
-            learned: the tasks that the turn brought; by default those of the column ``task`` of its rows.
+            learned: the tasks that came since the last record; by default those of the column ``task`` of its rows.
 
         Raises:
             BadInput: turns were left out, a task without test rows, figures that are no numbers, or a history that was
@@ -74,25 +76,25 @@ class History:
         """
         turn = learner.problem.turn
         came = self._places(tasks_of(learner.problem) if learned is None else learned)
-        self._follows(turn)
+        self._follows(turn, told=learned is not None)
         values = evaluated(learner, self._rows, self.views)
         split = {view: v.split([task["rows"] for task in self.tasks]) for view, v in values.items()}
         figures = {view: [float(v.mean()) for v in each] for view, each in split.items()}
         self.figure, self.higher = learner.problem.task.figure, learner.problem.task.higher
+        self.records = [record for record in self.records if record["turn"] != turn]
         self.records.append({"turn": turn, "learned": came, "figures": figures})
         if isinstance(self.traced, Trace):
             self.traced.close(turn, came, split["served"])
         return self
 
-    def _follows(self, turn: int) -> None:
-        """Make room for the record of a turn."""
+    def _follows(self, turn: int, told: bool) -> None:
+        """Whether a turn may be recorded; where turns were left out, somebody must have told what they brought."""
         if not self.test:
             raise BadInput("this history was read from JSON and has no test rows; make one with History(stream.test)")
-        if self.records and self.records[-1]["turn"] == turn:
-            self.records.pop()
         last = self.records[-1]["turn"] if self.records else 0
-        if turn not in (last, last + 1):
-            raise BadInput(f"turn {turn} comes after turn {last}; call history.record(learner) after every learn")
+        if turn < last or (turn > last + 1 and not told):
+            raise BadInput(f"turn {turn} comes after turn {last}; call history.record(learner) after every learn, or "
+                           "say with learned= which tasks the turns since then brought")  # fmt: skip
 
     def _places(self, tasks: Sequence[int]) -> list[int]:
         """Where the test rows of these tasks stand."""
@@ -226,12 +228,9 @@ class History:
         return found
 
     def _by_task(self, whole: Array) -> Array:
-        """R with one row and one column a task; BadInput where turns are not one task each."""
-        brought = [record["learned"] for record in self.records if record["turn"] > 0]
-        if not brought or [[task] for task in self.order] != brought:
-            raise BadInput("it needs turns of one new task each; here they brought "
-                           f"{', '.join(str(list(tasks)) for tasks in brought[:6]) or 'nothing'}")  # fmt: skip
-        return whole[:, self.order]
+        """R with one row and one column a task, that of its last turn; BadInput where a task has no one end."""
+        ends = stretches([record["learned"] for record in self.records if record["turn"] > 0])
+        return np.asarray(whole[list(ends.values())][:, list(ends)])
 
     def _untrained(self, view: str, sign: float) -> Array:
         if self.scenario == "class":

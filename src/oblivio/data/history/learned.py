@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -32,8 +33,9 @@ def evaluated(learner: Evaluated | Problem, source: Source, views: tuple[str, ..
         BadInput: a figure that is no number, as of a model that diverged.
     """
     problem = learner if isinstance(learner, Problem) else learner.problem
+    rows = source.to(problem.team.device)
     with problem.uncounted():
-        found = {view: values.double().cpu() for view, values in learner.qualities(source, views).items()}
+        found = {view: values.double().cpu() for view, values in learner.qualities(rows, views).items()}
     for view, values in found.items():
         if len(values) != len(source) or not bool(values.isfinite().all()):
             raise BadInput(f"{len(values)} figures of view {view!r} for {len(source)} rows, or one that is no number")
@@ -53,3 +55,24 @@ def tasks_of(problem: Problem) -> list[int]:
         raise BadInput("what was learned last has no column 'task'; say with learned= which tasks it brought")
     marks: list[Tensor] = [batch["task"] for batch in source.batches(1 << 16)]
     return sorted(set(torch.cat(marks).tolist()))
+
+
+def stretches(brought: Sequence[Sequence[int]]) -> dict[int, int]:
+    """The last turn, by its place in ``brought``, of each task, where every task came in one stretch of turns.
+
+    >>> stretches([[0], [0], [1]])
+    {0: 1, 1: 2}
+
+    Raises:
+        BadInput: turns of several tasks, tasks that came again, or no turn: then a task has no one end.
+    """
+    last: dict[int, int] = {}
+    for place, tasks in enumerate(brought):
+        again = len(tasks) == 1 and tasks[0] in last and last[tasks[0]] != place - 1
+        if len(tasks) != 1 or again:
+            raise BadInput(f"it needs turns of one task each, and no task that comes again; turn {place + 1} brought "
+                           f"{', '.join(map(str, tasks)) or 'nothing'}")  # fmt: skip
+        last[tasks[0]] = place
+    if not last:
+        raise BadInput("it needs turns of one task each; nothing was recorded after a learn")
+    return last

@@ -14,7 +14,7 @@ from oblivio.core.errors import BadInput
 from oblivio.core.seeds import generator
 from oblivio.core.source import Source
 from oblivio.data.history import gaps
-from oblivio.data.history.learned import evaluated, tasks_of
+from oblivio.data.history.learned import evaluated, stretches, tasks_of
 from oblivio.data.history.metrics import Array, lca
 from oblivio.data.streams.experience import chained
 
@@ -34,8 +34,9 @@ class Points:
         every: steps between evaluations.
         sizes: how many rows of each task are used.
         came: of each task that came the turn in which it first did, in that order.
-        points: ``turn``; ``step`` of that turn, 0 before the first; ``end``, whether the turn was over; ``values`` and
-            ``errors``, one a task, None before it came (at the end of turns all are known).
+        points: ``turn``; ``step`` of that turn, 0 before the first; ``end``: None in mid-turn, at its end the tasks
+            that it brought; ``values`` and ``errors``, one a task, None before it came (at the end of turns all are
+            known).
     """
 
     def __init__(
@@ -66,12 +67,16 @@ class Points:
     @property
     def ends(self) -> list[int]:
         """The point at the end of every turn; that of the untrained model is none."""
-        return [n for n, point in enumerate(self.points) if point["end"] and point["turn"] > 0]
+        return [n for n, point in enumerate(self.points) if point["end"] is not None and point["turn"] > 0]
 
     def line(self, task: int, what: str = "values") -> tuple[list[int], Array]:
         """Steps and accuracies (or ``errors``) of one task since it came, its last value before that included."""
         first = self.came.get(task, len(self.points))
-        known = [n for n, p in enumerate(self.points) if p["turn"] >= first or (p["turn"] == first - 1 and p["end"])]
+        known = [
+            n
+            for n, p in enumerate(self.points)
+            if p["turn"] >= first or (p["turn"] == first - 1 and p["end"] is not None)
+        ]
         steps = self.steps
         return [steps[n] for n in known], np.array([self.points[n][what][task] for n in known], dtype=np.float64)
 
@@ -85,10 +90,10 @@ class Points:
         table, ends = sign * self.table(), self.ends
         begun = [next((n for n, p in enumerate(self.points) if p["turn"] == turn), 0) for turn in self.came.values()]
         found: dict[str, Callable[[], float]] = {
-            "min_acc": lambda: sign * gaps.min_acc(table, self._one_a_turn()),
-            "wc_acc": lambda: sign * (gaps.wc_acc(table, self._one_a_turn()) if len(ends) > 1 else self._now(table)),
-            "gap_depth": lambda: gaps.mean_gap(table, self._one_a_turn())[0],
-            "gap_recovery": lambda: gaps.mean_gap(table, self._one_a_turn())[1],
+            "min_acc": lambda: sign * gaps.min_acc(table, self._task_ends()),
+            "wc_acc": lambda: sign * (gaps.wc_acc(table, self._task_ends()) if len(ends) > 1 else self._now(table)),
+            "gap_depth": lambda: gaps.mean_gap(table, self._task_ends())[0],
+            "gap_recovery": lambda: gaps.mean_gap(table, self._task_ends())[1],
             f"lca_{BATCHES}": lambda: sign * lca(self._curve(table)),
         }
         for d in WINDOWS:
@@ -96,12 +101,13 @@ class Points:
             found[f"wp_{d}"] = lambda d=d: gaps.wp(table, begun, d)  # type: ignore[misc]
         return found
 
-    def _one_a_turn(self) -> list[int]:
-        """The ends of tasks; BadInput where turns and tasks are not one to one, for then a task has no one end."""
-        closed = {self.points[n]["turn"]: n for n in self.ends}
-        if sorted(self.came.values()) != sorted(closed) or not closed:
-            raise BadInput("it needs one task a turn, and history.record(learner) after each")
-        return [closed[turn] for turn in self.came.values()]
+    def _task_ends(self) -> list[int]:
+        """The ends of tasks, in the order in which they came; BadInput where a task has no one end."""
+        ends = self.ends
+        last = stretches([self.points[n]["end"] for n in ends])
+        if list(last) != list(self.came):
+            raise BadInput("it needs history.record(learner) after every turn")
+        return [ends[place] for place in last.values()]
 
     def _now(self, table: Array) -> float:
         """The average accuracy at the end of the one turn there was: nothing came before that could get worse."""
@@ -112,7 +118,7 @@ class Points:
     def _curve(self, table: Array) -> Array:
         if self.every != 1:
             raise BadInput(f"it needs the first {BATCHES} batches of every task; trace with every=1")
-        ends = self._one_a_turn()
+        ends = self._task_ends()
         if self.points[0]["turn"] > 0:
             raise BadInput("it begins before the first batch; call history.record(learner) before the first learn")
         return gaps.curve(table, ends, BATCHES)
@@ -140,11 +146,13 @@ class Trace(Points):
         if problem.turn != self._turn:
             self._turn = problem.turn
             self._meet([self.numbers.index(task) for task in tasks_of(problem) if task in self.numbers])
+        elif run.steps <= self._step:  # the turn was broken off, and begins again
+            self.points = [p for p in self.points if p["turn"] != problem.turn or p["step"] < run.steps]
         self._step = run.steps
         if run.steps % self.every == 0:
             began = time.monotonic()
             values = evaluated(problem, self.rows, ("served",))["served"]
-            self._add(values.split(self.sizes), end=False)
+            self._add(values.split(self.sizes))
             self.seconds += time.monotonic() - began
 
     def close(self, turn: int, tasks: Sequence[int], values: Sequence[Tensor]) -> None:
@@ -154,14 +162,14 @@ class Trace(Points):
         last = self.points[-1] if self.points else {"turn": -1}
         if last["turn"] == turn and last["step"] == self._step:
             self.points.pop()  # what followed the last step may have changed the model
-        self._add([each[at] for each, at in zip(values, self.places, strict=True)], end=True)
+        self._add([each[at] for each, at in zip(values, self.places, strict=True)], end=list(tasks))
 
     def _meet(self, tasks: Sequence[int]) -> None:
         for task in tasks:
             self.came.setdefault(task, self._turn)
 
-    def _add(self, figures: Sequence[Tensor], end: bool) -> None:
-        known = [each if end or i in self.came else None for i, each in enumerate(figures)]
+    def _add(self, figures: Sequence[Tensor], end: list[int] | None = None) -> None:
+        known = [each if end is not None or i in self.came else None for i, each in enumerate(figures)]
         self.points.append({
             "turn": self._turn, "step": self._step, "end": end,
             "values": [None if each is None else float(each.mean()) for each in known],

@@ -15,7 +15,7 @@ from oblivio.core.source import Source
 from oblivio.data.dataset import Dataset
 from oblivio.data.own import described
 from oblivio.data.pictures import Labelled
-from oblivio.data.streams.build import Marks, Pool
+from oblivio.data.streams.build import Marks, Named, Pool
 from oblivio.data.streams.experience import Scenario, Stream, known_scenario
 from oblivio.data.streams.several import clear_ids, same
 from oblivio.sources import Items, as_source
@@ -34,8 +34,9 @@ def from_benchmark(benchmark: Any, *, scenario: str | None = None, valid: float 
         seed: of the draw of these rows.
 
     In the scenario ``task``, where tasks count their classes anew (a class is in two of them), every task gets outputs
-    of its own. Ids are those of the datasets (``ids``, else positions), behind the number of the experience where they
-    would clash.
+    of its own. Else tests are numbered as they come; where they are fewer than the experiences, tell
+    ``History.record`` which of them was learned. Ids are those of the datasets (``ids``, else positions), behind the
+    number of the experience where they would clash.
 
     Raises:
         BadInput: an object without these streams, an experience without rows or with items of another shape, or classes
@@ -120,8 +121,8 @@ def _rows(dataset: Any, name: str) -> Source:
     return source
 
 
-def _ids(half: Sequence[Read]) -> list[Any]:
-    return clear_ids([(e.dataset.train, e.dataset.test) for e in half], [e.name.split()[-1] for e in half])
+def _ids(half: Sequence[Read]) -> list[Named | None]:
+    return clear_ids([e.dataset for e in half], [e.name.removeprefix("train ") for e in half])
 
 
 def told(experiences: Sequence[Read]) -> Scenario:

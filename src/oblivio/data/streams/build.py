@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from oblivio.core.errors import BadInput
+from oblivio.core.errors import BadInput, nearest
 from oblivio.core.source import Ids
 from oblivio.data.columns import Values, column
 from oblivio.data.dataset import Dataset
@@ -21,7 +21,7 @@ from oblivio.data.splitting import Places, cut
 from oblivio.data.streams.experience import Experience, Scenario, Stream
 from oblivio.sources.marked import Change, Marked
 
-Groups = Sequence[Sequence[int]]
+Groups: TypeAlias = Sequence[Sequence[Any]]  # classes by number or name
 
 
 def loaded(dataset: Dataset | str | Path) -> Dataset:
@@ -104,6 +104,14 @@ class Pool:
 
 
 @dataclass(frozen=True, eq=False)
+class Named:
+    """Ids of the training and of the test rows of a data set; those with the same ``naming`` can be compared."""
+
+    ids: tuple[Ids, Ids]
+    naming: object
+
+
+@dataclass(frozen=True, eq=False)
 class Marks:
     """How the rows of one data set stand in a stream: labels by task, changes of the inputs, ids.
 
@@ -112,14 +120,14 @@ class Marks:
         scenario: of the stream.
         table: ``y`` by task and label of the data set; None: unchanged.
         changes: of the inputs; ``which`` of an experience chooses one.
-        named: ids of the training and of the test rows in place of the data set's own.
+        named: what the records are called in place of the data set's own ids.
     """
 
     pool: Pool
     scenario: Scenario
     table: Tensor | None = None
     changes: tuple[Change, ...] = ()
-    named: tuple[Ids, Ids] | None = None
+    named: Named | None = None
 
     def learn(self, places: Places, task: int, name: str, *, which: int = 0, home: Values | None = None) -> Experience:
         """Training rows as an experience; those cut for validation go there.
@@ -157,10 +165,10 @@ class Marks:
 
     def _view(self, half: int, places: Places, task: int | Tensor, which: int) -> Marked:
         base = (self.pool.dataset.train, self.pool.dataset.test)[half]
-        ids = (self.named or self.pool.ids)[half]
+        ids = (self.pool.ids if self.named is None else self.named.ids)[half]
         return Marked(
             base, places, task=task, table=self.table, changes=self.changes, which=which, ids=ids,
-            named=self.named is not None,
+            naming=None if self.named is None else self.named.naming,
         )  # fmt: skip
 
     def _heads(self, labels: Values, home: Values) -> dict[int, tuple[int, ...]]:
@@ -200,6 +208,32 @@ def stream_of(
         modality=modality, boundaries=boundaries, labels=labels, preprocess=dataset.preprocess,
         recipe={**pool.described(), "scenario": scenario, **recipe},
     )  # fmt: skip
+
+
+def numbered(pool: Pool, group: Any, name: str) -> list[int]:
+    """The classes of a group by their numbers, given by number or name; at least one.
+
+    Raises:
+        BadInput: no list, an empty one, or a class that there is not (with the nearest).
+    """
+    if isinstance(group, str) or not isinstance(group, Iterable):
+        raise BadInput(f"{name} is {group!r}; give the list of its classes")
+    numbers = [_number(pool, c, name) for c in group]
+    if not numbers:
+        raise BadInput(f"{name} has no classes; leave it out or give it some")
+    return numbers
+
+
+def _number(pool: Pool, given: Any, name: str) -> int:
+    known = pool.dataset.classes or ()
+    if isinstance(given, str) and given in known:
+        return known.index(given)
+    if isinstance(given, str) and not given.isdecimal():
+        raise BadInput(f"{name} has the class {given!r}, which there is not{nearest(given, known)}")
+    number = int(given)
+    if number != float(given) or not 0 <= number < pool.count:
+        raise BadInput(f"{name} has the class {given}, and the classes are 0 to {pool.count - 1}")
+    return number
 
 
 def members(labels: Values, classes: Sequence[int]) -> Places:

@@ -19,17 +19,28 @@ def identity(x: Tensor) -> Tensor:
     return x
 
 
+class Everywhere:
+    """A tensor on every device where it was needed: it is moved once a device, not once a batch."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._on = {tensor.device: tensor}
+
+    def on(self, device: torch.device) -> Tensor:
+        """The tensor there."""
+        if device not in self._on:
+            self._on[device] = next(iter(self._on.values())).to(device)
+        return self._on[device]
+
+
 class Permute:
     """The values of a row in another order, the same for all rows. ``order``: int64, (values of a row,)."""
 
     def __init__(self, order: Tensor) -> None:
-        self.order = order
+        self.order = Everywhere(order)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Shape as before."""
-        if self.order.device != x.device:
-            self.order = self.order.to(x.device)  # once a device, not once a batch
-        return x.flatten(1).index_select(1, self.order).view(x.shape)
+        return x.flatten(1).index_select(1, self.order.on(x.device)).view(x.shape)
 
 
 class Rotate:
@@ -41,20 +52,20 @@ class Rotate:
     def __init__(self, degrees: float) -> None:
         self.degrees = degrees % 360
         self.quarters = round(self.degrees / 90) if self.degrees % 90 == 0 else None
-        self._known: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = {}
+        self._known: dict[tuple[int, int], tuple[Everywhere, Everywhere]] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         """(n, channels, height, width), the size as before."""
         if self.quarters is not None:
             return x.rot90(self.quarters, (-2, -1)) if self.quarters else x
         height, width = x.shape[-2:]
-        key = (height, width, x.device)
-        if key not in self._known:
+        if (height, width) not in self._known:
             places, weights = corners(self.degrees, height, width)
-            self._known[key] = places.to(x.device), weights.to(x.device)
+            self._known[height, width] = Everywhere(places), Everywhere(weights)
+        places, weights = (table.on(x.device) for table in self._known[height, width])
         pixels = x.reshape(-1, height * width)  # columns of a matrix are selected several times faster than of more
         turned = torch.zeros_like(pixels)
-        for place, weight in zip(*self._known[key], strict=True):
+        for place, weight in zip(places, weights, strict=True):
             turned.addcmul_(pixels.index_select(1, place), weight)
         return turned.view(x.shape)
 
@@ -84,13 +95,11 @@ class Noise:
     """One fixed pattern of Gaussian noise on all images, cut to [0, 1]."""
 
     def __init__(self, shape: tuple[int, ...], deviation: float = 0.3, seed: int = 0) -> None:
-        self.pattern = deviation * torch.randn(shape, generator=generator("noise", seed))
+        self.pattern = Everywhere(deviation * torch.randn(shape, generator=generator("noise", seed)))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Shape as before."""
-        if self.pattern.device != x.device:
-            self.pattern = self.pattern.to(x.device)
-        return (x + self.pattern).clamp(0, 1)
+        return (x + self.pattern.on(x.device)).clamp(0, 1)
 
 
 CHANGES: dict[str, Callable[[tuple[int, ...]], Change]] = {

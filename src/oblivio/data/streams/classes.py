@@ -17,7 +17,7 @@ from oblivio.data.columns import Fields
 from oblivio.data.dataset import Dataset
 from oblivio.data.selection import Request
 from oblivio.data.splitting import drawing
-from oblivio.data.streams.build import Groups, Marks, Pool, loaded, members, stream_of, words
+from oblivio.data.streams.build import Groups, Marks, Pool, loaded, members, numbered, stream_of, words
 from oblivio.data.streams.experience import Scenario, Stream, known_scenario
 
 
@@ -70,7 +70,7 @@ def split_classes(
     Args:
         of: a data set whose rows have one class, or its name (see ``load``).
         tasks: how many; the classes are shared out evenly in their order, the first tasks taking one more where that
-            does not come out even. Or the classes of each task, which need not be all.
+            does not come out even. Or the classes of each task, by number or name, which need not be all.
         scenario: ``class`` (``y`` stays the class number), ``task`` (as well; the column ``task`` says which outputs
             count) or ``domain`` (``y`` is the place of the class in its task's list).
         order: seed of the order of the classes. None: the order of the labels, 0, 1, 2, ..., as split-MNIST and most
@@ -80,13 +80,14 @@ def split_classes(
 
     Raises:
         BadInput: rows without classes, an unknown scenario, more tasks than classes, a class that is in two tasks,
-            twice in one or nowhere in the data, an empty task, or an order besides a list of classes.
+            twice in one or nowhere in the data, an empty task, an order besides a list of classes, or tasks of one
+            class in the scenario domain.
     """
     known, pool = known_scenario(scenario), Pool(loaded(of), valid, seed)
     pool.check_classes("split")
-    groups = grouped(pool.count, tasks, order)
+    groups = grouped(pool, tasks, order)
     dataset = pool.dataset
-    marks = Marks(pool, known, _within(groups, pool.count) if known == "domain" else None)
+    marks = Marks(pool, known, class_table(groups, pool.count, known))
     names = [words(dataset, group) for group in groups]
     train = [marks.learn(members(pool.train, g), t, names[t]) for t, g in enumerate(groups)]
     test = [marks.measure(members(pool.test, g), t, names[t]) for t, g in enumerate(groups)]
@@ -97,8 +98,9 @@ def split_classes(
     )  # fmt: skip
 
 
-def grouped(count: int, tasks: int | Groups, order: int | None) -> list[list[int]]:
+def grouped(pool: Pool, tasks: int | Groups, order: int | None) -> list[list[int]]:
     """The classes of each task; see ``split_classes``."""
+    count = pool.count
     if isinstance(tasks, int):
         if not 1 <= tasks <= count:
             raise BadInput(f"{tasks} tasks of {count} classes; ask for 1 to {count}")
@@ -108,21 +110,19 @@ def grouped(count: int, tasks: int | Groups, order: int | None) -> list[list[int
         raise BadInput(
             "tasks= gives the classes of each task in their order; leave order= out, or give a number of tasks"
         )
-    groups = [[int(c) for c in group] for group in tasks]
-    _check_groups(groups, count)
+    if isinstance(tasks, str) or not isinstance(tasks, Sequence):
+        raise BadInput(f"tasks={tasks!r}; give a number, or the list of the classes of each task")
+    if not tasks:
+        raise BadInput("tasks= is an empty list; give the classes of at least one task")
+    groups = [numbered(pool, group, f"task {t}") for t, group in enumerate(tasks)]
+    _check_apart(groups)
     return groups
 
 
-def _check_groups(groups: Sequence[Sequence[int]], count: int) -> None:
-    if not groups:
-        raise BadInput("tasks= is an empty list; give the classes of at least one task")
+def _check_apart(groups: Sequence[Sequence[int]]) -> None:
     home: dict[int, int] = {}
     for t, group in enumerate(groups):
-        if not group:
-            raise BadInput(f"task {t} has no classes; leave it out or give it some")
         for c in group:
-            if not 0 <= c < count:
-                raise BadInput(f"task {t} has the class {c}, and the classes are 0 to {count - 1}")
             if c in home:
                 where = f"tasks {home[c]} and {t}" if home[c] != t else f"task {t} twice"
                 raise BadInput(
@@ -149,5 +149,9 @@ def _within(groups: Groups, count: int) -> Tensor:
 
 
 def class_table(groups: Groups, count: int, scenario: Scenario) -> Tensor | None:
-    """How labels are numbered: within their task in the scenario domain, as they are in the others."""
-    return _within(groups, count) if scenario == "domain" else None
+    """How labels are numbered: within their task in the scenario domain, as they are in the others (None)."""
+    if scenario != "domain":
+        return None
+    if max(map(len, groups)) == 1:
+        raise BadInput("tasks of one class have nothing to tell apart in the scenario domain; ask for fewer tasks")
+    return _within(groups, count)

@@ -79,11 +79,14 @@ def rotated(
         seed: of the draw of validation rows.
 
     Raises:
-        BadInput: no images, no task, an unknown scenario, or images that a quarter turn would give another shape.
+        BadInput: no images, no task, a step that is no number, an unknown scenario, or images that a quarter turn
+            would give another shape.
     """
     pool = Pool(loaded(of), valid, seed)
     height, width = _image(pool.dataset)
     _check_count(tasks)
+    if not math.isfinite(step):
+        raise BadInput(f"step={step} is no angle; give degrees")
     angles = [(t * step) % 360 for t in range(tasks)]
     if height != width and any(angle in (90, 270) for angle in angles):
         raise BadInput(f"images of {height} x {width} pixels have another shape after a quarter turn; use square ones")

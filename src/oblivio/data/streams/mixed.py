@@ -78,7 +78,7 @@ def si_blurry(
     Of the rows of blurry classes, ``share`` change tasks: their number is cut at random into one count a task, so many
     rows of each task are pooled, shuffled and given back. (Paper: Online Class Incremental Learning on Stochastic
     Blurry Task Boundary via Mask and Visual Prompt Tuning, 2023. There a task may be empty and the sizes of the groups
-    are multiples of the number of tasks; here cuts are drawn again until every task has a class, and no class is lost.)
+    are multiples of the number of tasks; here every task is given one class before the cuts, and no class is lost.)
 
     Args:
         of: as ``split``.
@@ -97,7 +97,7 @@ def si_blurry(
     pool.check_classes("blurry")
     _check_share(disjoint, "disjoint")
     _check_share(share, "share")
-    grouped(pool.count, tasks, None)  # as many tasks as classes at most
+    grouped(pool, tasks, None)  # refuses more tasks than classes
     parts, groups = _random_groups(pool.count, tasks, disjoint, order)
     home = homes(groups, pool.count)[pool.train]
     at = home.copy()
@@ -109,16 +109,17 @@ def si_blurry(
 
 
 def _random_groups(count: int, tasks: int, disjoint: float, order: int) -> tuple[list[list[int]], list[list[int]]]:
-    """The blurry classes of each task, and all of them; redrawn until each task has one."""
+    """The blurry classes of each task, and all of them."""
     random = drawing("si-blurry classes", order)
-    line = random.permutation(count)
-    first = round(disjoint * count)
-    while True:
-        halves = [np.split(half, np.sort(random.randint(0, len(half) + 1, tasks - 1)))
-                  for half in (line[:first], line[first:])]  # fmt: skip
-        groups = [[*a.tolist(), *b.tolist()] for a, b in zip(*halves, strict=True)]
-        if all(groups):
-            return [part.tolist() for part in halves[1]], groups
+    line, first = random.permutation(count).tolist(), round(disjoint * count)
+    blurred, given = set(line[first:]), random.permutation(count)[:tasks].tolist()
+    groups = [[c] for c in given]
+    for half in (line[:first], line[first:]):
+        rest = [c for c in half if c not in given]
+        cuts = np.sort(random.randint(0, len(rest) + 1, tasks - 1))
+        for group, part in zip(groups, np.split(rest, cuts), strict=True):
+            group.extend(map(int, part))
+    return [[c for c in group if c in blurred] for group in groups], groups
 
 
 def _exchange(at: Places, blurred: Values, tasks: int, share: float, seed: int) -> None:
@@ -228,7 +229,7 @@ def _asked(
 ) -> tuple[Pool, list[list[int]]]:
     pool = Pool(loaded(of), valid, seed)
     pool.check_classes(kind)
-    return pool, grouped(pool.count, tasks, order)
+    return pool, grouped(pool, tasks, order)
 
 
 def _mixed(

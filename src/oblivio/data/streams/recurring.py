@@ -13,7 +13,7 @@ from oblivio.core.errors import BadInput, nearest
 from oblivio.data.columns import Values
 from oblivio.data.dataset import Dataset
 from oblivio.data.splitting import drawing
-from oblivio.data.streams.build import Groups, Marks, Pool, loaded, members, stream_of, words
+from oblivio.data.streams.build import Groups, Marks, Pool, loaded, members, numbered, stream_of, words
 from oblivio.data.streams.changes import CHANGES, change
 from oblivio.data.streams.experience import Experience, Stream
 
@@ -77,17 +77,18 @@ def recurring(
     """
     pool = Pool(loaded(of), valid, seed)
     pool.check_classes("recurring")
-    units = _units(pool.count, classes, sets)
-    draw = Draw(units, _many(units, classes, sets), _weights(len(units), probability, factor, power, order), resampled)
+    units = _units(pool, sets)
+    many = classes if sets is None else 1
+    draw = Draw(units, many, _weights(len(units), probability, factor, power, order), resampled)
     _check(experiences, resampled, draw, phases)
     chosen = list(_drawn(draw, experiences, phases, order))
-    ways = _ways(pool.dataset, experiences, corrupted, order)
+    ways = _ways(experiences, corrupted, order)
     train = _experiences(Marks(pool, "class", None, _changes(pool.dataset, corrupted)), chosen, ways)
     plain = Marks(pool, "class")
     test = [plain.measure(members(pool.test, [c]), c, words(pool.dataset, [c])) for c in range(pool.count)]
     recipe = {
         "kind": "recurring", "experiences": experiences, "classes": classes,
-        "sets": None if sets is None else [list(s) for s in sets], "probability": probability, "factor": factor,
+        "sets": None if sets is None else [list(unit) for unit in units], "probability": probability, "factor": factor,
         "power": power, "resampled": resampled, "phases": phases, "corrupted": corrupted, "order": order,
     }  # fmt: skip
     return stream_of(
@@ -119,20 +120,15 @@ class Draw:
             yield tuple(sorted({c for unit in kept for c in self.units[unit]}))
 
 
-def _units(count: int, classes: int, sets: Groups | None) -> tuple[Set, ...]:
+def _units(pool: Pool, sets: Groups | None) -> tuple[Set, ...]:
     """What is drawn: single classes, or the given sets."""
     if sets is None:
-        return tuple((c,) for c in range(count))
-    for i, group in enumerate(sets):
-        if not group or len(set(group)) < len(group):
-            raise BadInput(f"set {i} is {list(group)}; give at least one class, none twice")
-        if bad := [c for c in group if not 0 <= c < count]:
-            raise BadInput(f"set {i} has the class {bad[0]}, and the classes are 0 to {count - 1}")
-    return tuple(tuple(group) for group in sets)
-
-
-def _many(units: Sequence[Set], classes: int, sets: Groups | None) -> int:
-    return classes if sets is None else 1
+        return tuple((c,) for c in range(pool.count))
+    groups = [numbered(pool, group, f"set {i}") for i, group in enumerate(sets)]
+    for i, group in enumerate(groups):
+        if len(set(group)) < len(group):
+            raise BadInput(f"set {i} is {group}; give no class twice")
+    return tuple(map(tuple, groups))
 
 
 def _weights(count: int, probability: str, factor: float, power: float, order: int) -> Values:
@@ -177,7 +173,7 @@ def _changes(dataset: Dataset, corrupted: bool) -> tuple[Any, ...]:
     return tuple(change(name, dataset.inputs) for name in CHANGES) if corrupted else ()
 
 
-def _ways(dataset: Dataset, experiences: int, corrupted: bool, order: int) -> list[int]:
+def _ways(experiences: int, corrupted: bool, order: int) -> list[int]:
     """Which change each experience draws."""
     if not corrupted:
         return [0] * experiences

@@ -15,7 +15,7 @@ from oblivio.core.errors import BadInput
 from oblivio.core.source import Ids, Source
 from oblivio.data.dataset import Dataset, Preprocess
 from oblivio.data.own import described
-from oblivio.data.streams.build import Marks, Pool, loaded
+from oblivio.data.streams.build import Marks, Named, Pool, loaded
 from oblivio.data.streams.experience import Scenario, Stream, known_scenario
 from oblivio.sources import as_source
 from oblivio.sources.marked import named_ids
@@ -35,7 +35,7 @@ def in_turn(sets: Sequence[Given], *, scenario: str = "task", valid: float = 0.0
         seed: of the draw of these rows.
 
     Ids stay those of the sets, unless two sets would give one id to different records; then each is put behind the
-    name of its set, as in ``"mnist:17"``.
+    name of its set, as in ``"mnist:17"`` and ``"mnist test:17"``.
 
     Raises:
         BadInput: no set, a value that is none, sets whose inputs have different shapes, that are for different things
@@ -56,17 +56,15 @@ def in_turn(sets: Sequence[Given], *, scenario: str = "task", valid: float = 0.0
         raise BadInput("in_turn: no data sets; give at least one")
     names = _distinct([dataset.name for dataset in datasets])
     same(datasets, names, "inputs", "inputs of the shape")
-    if known == "domain":
-        _check_kinds(datasets, names)
     pools = [Pool(dataset, valid, seed) for dataset in datasets]
+    modality, outputs = _head(pools, names, known)
     marks = _marks(pools, names, known)
     everything = [(np.arange(len(d.train)), np.arange(len(d.test))) for d in datasets]
     return Stream(
         name="+".join(names), scenario=known,
         train=tuple(m.learn(everything[t][0], t, names[t]) for t, m in enumerate(marks)),
         test=tuple(m.measure(everything[t][1], t, names[t]) for t, m in enumerate(marks)),
-        inputs=datasets[0].inputs, outputs=_outputs(pools, known),
-        modality=_kind(datasets[0]) if known == "domain" else "classification",
+        inputs=datasets[0].inputs, outputs=outputs, modality=modality,
         labels=_labels(pools, names) if known != "domain" else None, preprocess=_preprocess(datasets, names),
         recipe={"kind": "in_turn", "sets": names, "scenario": known, "valid": valid, "seed": seed},
     )  # fmt: skip
@@ -102,23 +100,20 @@ def same(datasets: Sequence[Dataset], names: Sequence[str], fact: str, words: st
             )
 
 
-def _kind(dataset: Dataset) -> str:
-    return dataset.task
-
-
-def _check_kinds(datasets: Sequence[Dataset], names: Sequence[str]) -> None:
-    """Shared outputs serve one kind of target, of one width where the targets are no classes."""
+def _head(pools: Sequence[Pool], names: Sequence[str], scenario: Scenario) -> tuple[str, int]:
+    """What the outputs are for, and how many there are; shared outputs serve one kind of target."""
+    if scenario != "domain":
+        return "classification", sum(pool.count for pool in pools)
+    datasets = [pool.dataset for pool in pools]
+    if all(pool.labelled for pool in pools) and any(dataset.task != "binary" for dataset in datasets):
+        return "classification", max(pool.count for pool in pools)
     same(datasets, names, "task", "targets for")
-    if datasets[0].task != "classification":
-        same(datasets, names, "outputs", "a number of outputs of")
-
-
-def _outputs(pools: Sequence[Pool], scenario: Scenario) -> int:
-    return max(p.dataset.outputs for p in pools) if scenario == "domain" else sum(p.count for p in pools)
+    same(datasets, names, "outputs", "a number of outputs of")
+    return datasets[0].task, datasets[0].outputs
 
 
 def _marks(pools: Sequence[Pool], names: Sequence[str], scenario: Scenario) -> list[Marks]:
-    ids = clear_ids([(p.dataset.train, p.dataset.test) for p in pools], names)
+    ids = clear_ids([pool.dataset for pool in pools], names)
     tables: list[torch.Tensor | None] = [None] * len(pools)
     if scenario != "domain":
         first = 0
@@ -129,16 +124,22 @@ def _marks(pools: Sequence[Pool], names: Sequence[str], scenario: Scenario) -> l
     return [Marks(p, scenario, tables[t], (), ids[t]) for t, p in enumerate(pools)]
 
 
-def clear_ids(sets: Sequence[tuple[Source, Source]], names: Sequence[str]) -> list[tuple[Ids, Ids] | None]:
-    """None for each pair of sources where an id means one record in all of them; else ids behind the names."""
-    for half in (0, 1):
-        for a, b in combinations([pair[half] for pair in sets], 2):
-            if not a.comparable(b) and len(np.intersect1d(a.ids.astype(str), b.ids.astype(str))):
-                return [
-                    (named_ids(train.ids, name), named_ids(test.ids, name))
-                    for (train, test), name in zip(sets, names, strict=True)
-                ]
-    return [None] * len(sets)
+def clear_ids(sets: Sequence[Dataset], names: Sequence[str]) -> list[Named | None]:
+    """None for each set where an id means one record in all of them; else ids behind the names of the sets."""
+    if not any(_clash(a.train, b.train) or _clash(a.test, b.test) for a, b in combinations(sets, 2)):
+        return [None] * len(sets)
+    naming = object()
+    return [Named(_named(dataset, name), naming) for dataset, name in zip(sets, names, strict=True)]
+
+
+def _clash(a: Source, b: Source) -> bool:
+    return not a.comparable(b) and bool(np.isin(a.ids.astype(str), b.ids.astype(str)).any())
+
+
+def _named(dataset: Dataset, name: str) -> tuple[Ids, Ids]:
+    """The test rows are told from the training rows where their ids do not do it."""
+    test = name if dataset.train.comparable(dataset.test) else f"{name} test"
+    return named_ids(dataset.train.ids, name), named_ids(dataset.test.ids, test)
 
 
 def _labels(pools: Sequence[Pool], names: Sequence[str]) -> tuple[str, ...]:

@@ -5,37 +5,24 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from oblivio import terms
 from oblivio.core.descent import Descent
 from oblivio.core.opt import sgd
 from oblivio.core.plan import Stage
 from oblivio.core.step import Step
-from oblivio.core.term import On, term
-from oblivio.modules.masked import MASKED
 from oblivio.registry import method
 from oblivio.sources import Buffer
 
 
-@term
-def asymmetric(step: Step, on: On) -> Tensor:
-    """The training loss with the classes out of play that were seen before and are not in the batch (ER-ACE)."""
-    batch, out = step.batch(on), step.out(on)
-    every = step.task.view(out, batch, "train")
-    old = step.task.view(out, batch, "old") > MASKED
-    old[:, step.drawn(on)["y"].long().unique()] = False
-    return step.task.each(every.masked_fill(old & (step.problem.turn > 1), MASKED), batch)
-
-
 def share_new(step: Step) -> float:
     """One part in as many as there were experiences."""
-    return 1 / step.problem.turn
+    return 1 / max(step.problem.turn, 1)
 
 
 def share_old(step: Step) -> float:
     """The parts of all earlier experiences."""
-    return 1 - 1 / step.problem.turn
+    return 1 - share_new(step)
 
 
 @method(
@@ -49,9 +36,7 @@ def share_old(step: Step) -> float:
 def er(
     buffer: Annotated[int, Field(gt=0)] = 500,
     beta: Annotated[float, Field(ge=0)] = 1.0,
-    policy: Literal["reservoir", "balanced", "recent"] = "reservoir",
     weights: Literal["equal", "tasks"] = "equal",
-    loss: Literal["symmetric", "asymmetric"] = "symmetric",
     lr: Annotated[float, Field(gt=0)] = 0.05,
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     epochs: Annotated[float, Field(gt=0)] = 1,
@@ -60,13 +45,11 @@ def er(
 ) -> Stage:
     """Learn the new rows and, beside each batch, as many stored ones; then let the new batch pass the store.
 
-    Equation: min CE(new) + beta CE(replay), two means; ``weights="tasks"`` weighs them 1/t and 1 - 1/t in experience t;
-    ``loss="asymmetric"`` is ER-ACE: on new rows the scores of earlier classes are left alone.
+    Equation: min CE(new) + beta CE(replay), two means; ``weights="tasks"`` weighs them 1/t and 1 - 1/t in experience t.
     Needs: new rows; it keeps ``buffer`` of them as they are read, with their ids. No boundaries.
     Fails: with very few rows a class they are learned by heart. New and stored rows pass a batch-norm layer apart.
     """
-    stored = Buffer(buffer, policy=policy, batch=replay)
-    new = terms.fit("new") if loss == "symmetric" else asymmetric("new")
-    old = terms.fit(stored)
+    stored = Buffer(buffer, batch=replay)
+    new, old = terms.fit("new"), terms.fit(stored)
     total = new + beta * old if weights == "equal" else share_new * new + share_old * (beta * old)
     return Descent(total, over="new", epochs=epochs, batch=batch, opt=sgd(lr, momentum, carry=True))
