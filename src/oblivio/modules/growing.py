@@ -37,7 +37,8 @@ class GrownLinear(nn.Linear):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
-        self.weights, self.biases = Blocks(self.in_features), Blocks(self.in_features)
+        self.weights: nn.ParameterList = Blocks(self.in_features)
+        self.biases: nn.ParameterList = Blocks(self.in_features)
         self.train(linear.training)
 
     def grow(self, by: int, seed: int) -> None:

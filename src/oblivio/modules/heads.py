@@ -93,9 +93,9 @@ def linear_layer(model: nn.Module, layer: str) -> nn.Linear:
     return found
 
 
-def put_layer(nets: MutableMapping[str, nn.Module], layer: str, linear: nn.Linear, net: str = "model") -> None:
-    """Put ``linear`` in the place of ``layer`` of the network ``net``."""
+def put_layer(nets: MutableMapping[str, nn.Module], layer: str, new: nn.Module, net: str = "model") -> None:
+    """Put ``new`` in the place of ``layer`` of the network ``net``."""
     if layer:
-        nets[net].set_submodule(layer, linear)
+        nets[net].set_submodule(layer, new)
     else:
-        nets[net] = linear  # the network is that layer
+        nets[net] = new  # the network is that layer

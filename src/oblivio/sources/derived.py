@@ -23,8 +23,8 @@ class Derived(Source):
 
     def within(self, problem: Problem) -> Source:
         found = tuple(problem.source(on) for on in self.of)
-        lengths = [len(source) for source in found]  # a memory grows
-        if found != self.__dict__.get("_found") or lengths != self._lengths:
+        lengths: list[int] = [len(source) for source in found]  # a memory grows
+        if found != self.__dict__.get("_found") or lengths != self.__dict__.get("_lengths"):
             self._found, self._lengths = found, lengths
             self._bind(problem)
         return self
