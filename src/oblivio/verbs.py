@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from oblivio import artefact, learners, methods
+from oblivio import artefact, learners
 from oblivio.audits.report import Report
 from oblivio.core.errors import BadInput
 from oblivio.core.plan import Plan, Stage
@@ -350,16 +350,18 @@ def learner(
         with ``learn``, ``forget`` and ``predict``; see ``oblivio.learners``.
 
     Raises:
-        BadInput: an unknown method or setting.
+        BadInput: an unknown method or setting, a method of another kind, or a task that it is not for.
 
     Example:
-        ``head = learner(encoder, "ridge"); head.learn(rows); head.forget([4, 8]).guarantee``
+        ``learner(model, "er", buffer=500).learn(experience).forget([4, 8])``
     """
     if isinstance(method, str) and method in learners.registry.names:
         make = learners.registry.get(method)(**settings)
         return make() if model is None else make(model, task=task, seed=seed)
     if model is None:
         raise BadInput(f"learner: {method} changes a model; give one")
-    kind = methods.spec(method).kind if isinstance(method, str) else ""
-    plan = choose(method, settings, pieces, kind=kind).plan
-    return Learner(model, plan, task, seed, folder=folder, grow=grow, active=active)
+    chosen = choose(method, settings, pieces, kind="continual")
+    name = task if isinstance(task, str) else task.name
+    if chosen.spec is not None and name not in chosen.spec.tasks:
+        raise BadInput(f"{method} is for {', '.join(chosen.spec.tasks)}; this task is {name}")
+    return Learner(model, chosen.plan, task, seed, folder=folder, grow=grow, active=active)

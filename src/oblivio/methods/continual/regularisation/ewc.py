@@ -16,7 +16,7 @@ from oblivio.terms.anchor import Anchor, Fisher, Labels
     kind="continual",
     paper="Kirkpatrick et al., Overcoming catastrophic forgetting in neural networks, PNAS 2017",
     needs=("new",),
-    tasks=("classification", "binary", "multilabel", "regression"),
+    tasks=("classification", "multilabel"),
     aliases=("elastic_weight_consolidation",),
     cost="one more pass over the rows of every experience, with a backward pass a class for fisher='all'; two copies "
     "of the weights",
@@ -36,8 +36,8 @@ def ewc(
     experience k at its end. The sum over k is one square and a constant, so two copies of the weights hold it exactly.
     F is the mean over rows of squares per example: of the gradients of log p(c|x), weighed by p(c|x) over the classes
     that count (``all``); of a class drawn from p (``sample``); of the data's label (``true``: the empirical Fisher,
-    far smaller where rows are fitted, so that lam must be larger); of the likeliest class (``pred``). Tasks without
-    classes have ``true`` alone. lam has a meaning only with this choice.
+    far smaller where rows are fitted, so that lam must be larger); of the likeliest class (``pred``). lam has a
+    meaning only with this choice.
     ``proximal`` pulls the weights after every step; ``explicit`` adds the penalty to the loss, and diverges where
     lr lam F exceeds 2.
     Needs: rows of the new experience with labels, and to be told where experiences end.

@@ -16,7 +16,7 @@ from oblivio.terms.anchor import Anchor, Fisher, Labels
     kind="continual",
     paper="Schwarz et al., Progress & Compress: A scalable framework for continual learning, ICML 2018",
     needs=("new",),
-    tasks=("classification", "binary", "multilabel", "regression"),
+    tasks=("classification", "multilabel"),
     aliases=("ewc_on", "o_ewc"),
     cost="one more pass over the rows of every experience, with a backward pass a class for fisher='all'; two copies "
     "of the weights",
