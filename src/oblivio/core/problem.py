@@ -17,6 +17,7 @@ from oblivio.core import surgery
 from oblivio.core.errors import BadInput, nearest
 from oblivio.core.grads import Grads
 from oblivio.core.known import Known
+from oblivio.core.part import walk
 from oblivio.core.seeds import generator
 from oblivio.core.source import Batch, Source
 from oblivio.core.task import Task
@@ -295,7 +296,9 @@ class Problem:
         """The gradient of a term over its whole sources, in evaluation mode, at the present weights."""
         from oblivio.core.step import Step
 
-        step = Step(self, "gradient", as_where(where).select(self), None, None if t.whole else chunk, train=False)
+        taps = tuple(dict.fromkeys(self.layer(tap) for _, part in walk(t) for tap in part.taps))
+        selection, pieces = as_where(where).select(self), None if t.whole else chunk
+        step = Step(self, "gradient", selection, None, pieces, taps=taps, train=False)
         with torch.enable_grad(), self.evaluating(), moving(self.nets, step.selection):
             return t.grad(step)
 

@@ -23,7 +23,7 @@ from oblivio.learners._rows import SHOWN, asked
 from oblivio.sources import Tensors, as_source
 from oblivio.sources.memory import Memory
 
-UNCHANGED = "not changed: they were trained on the rows; give method= to unlearn them"
+UNCHANGED = "not changed: what they learned of the rows stays; give method= to unlearn it"
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,13 @@ def carry_out(
     """Take the rows out of ``work`` and ``parts``, which are the learner's own copies."""
     began = time.monotonic()
     gone = _with_columns(request, parts) if method is not None else request.rows
+    work.moved = False  # a Part may ask whether the weights changed
+    weights, guarantee = UNCHANGED, "none"
+    if method is not None:
+        weights, guarantee = _unlearn(work, parts, gone, method, retain, settings)
     places = [Place(_called(part), done) for part in parts.values() if (done := part.forget(gone, work))]
     places += _sources(request, work)
     kept = _derived(parts, work)
-    weights, guarantee = (
-        (UNCHANGED, "none") if method is None else _unlearn(work, parts, gone, method, retain, settings)
-    )
     return Forgotten(request.ids, places, kept, weights, guarantee, round(time.monotonic() - began, 3))
 
 

@@ -1,0 +1,1 @@
+"""Methods that answer with what they know of each class: the nearest mean, prototype or distribution."""
