@@ -18,7 +18,6 @@ from oblivio.core.run import Run
 from oblivio.core.step import Step
 from oblivio.methods.protection.efficient_robustify import (
     ThreeHeads,
-    augment,
     certainty,
     clean,
     combined,
@@ -28,6 +27,7 @@ from oblivio.methods.protection.efficient_robustify import (
     selected,
     tail,
 )
+from oblivio.sources.augment import augment
 
 SHORT = {"teacher_epochs": 2, "epochs": 2}
 

@@ -26,10 +26,11 @@ from oblivio.jobs.cache import trained
 from oblivio.jobs.method import apply
 from oblivio.jobs.network import Network
 from oblivio.jobs.recipe import Recipe
-from oblivio.methods.protection.efficient_robustify import augment, tail, withstand
+from oblivio.methods.protection.efficient_robustify import tail, withstand
 from oblivio.modules.features import features
 from oblivio.modules.fitted import moments
 from oblivio.networks import Architecture
+from oblivio.sources.augment import augment
 
 LARGE = Network(Architecture("mlp", (1, 8, 8), 10, {"hidden": [512, 512, 128]}))
 RECIPE = Recipe(optimiser="adam", lr=1e-3, schedule="constant", epochs=30, batch=64)

@@ -17,8 +17,8 @@ from oblivio.core.part import walk
 from oblivio.core.plan import Stage
 from oblivio.core.step import Step
 from oblivio.core.term import Function, On, term
-from oblivio.methods.protection.efficient_robustify import augment
 from oblivio.registry import method
+from oblivio.sources.augment import augment
 from oblivio.sources.joined import Joined
 from oblivio.sources.views import ViewBatches
 

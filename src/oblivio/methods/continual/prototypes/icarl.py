@@ -135,8 +135,8 @@ def icarl(
     """Train on new rows and exemplars as one pool, old outputs held to their old answers; serve by nearest means.
 
     Equation: min over pool mean_c BCE(g_c(x), t_c), t_c = [y = c] for new classes and sigmoid(g_c^start(x)) for old
-    ones, of new and stored rows alike. Then floor(buffer / classes) exemplars a class by herding: the k-th is the row that
-    brings the mean of k features nearest to the mean of all. Served: argmin_c |phi(x) - mu_c|, features phi and means
+    ones, of new and stored rows alike. Then floor(buffer / classes) exemplars a class by herding: the k-th is the row
+    that brings the mean of k features nearest to the mean of all. Served: argmin_c |phi(x) - mu_c|, features phi and means
     mu_c normalised. The rate is divided by 5 after each share ``drops`` of the training. The defaults are mammoth's;
     the paper's are lr 2, drops (0.7, 0.9), 70 epochs and batch 128, for a ResNet: an MLP on digits diverged by them.
     Means are those of the network at the end of the last experience; in the middle of one they are out of date. The

@@ -109,8 +109,8 @@ def gdumb(
 
     A method that does worse does not use the stream. It is asked at the end of every experience, so T experiences cost
     T trainings; nothing passes from one network to the next.
-    Equation: a row is stored if its class has fewer than buffer / (classes seen) rows, in the place of a random row of the
-    largest class where all is full; then min CE(memory) by SGD with a cosine rate from ``lr_max`` to ``lr_min`` that
+    Equation: a row is stored if its class has fewer than buffer / (classes seen) rows, in the place of a random row of
+    the largest class where all is full; then min CE(memory) by SGD with a cosine rate from ``lr_max`` to ``lr_min`` that
     starts again after 2, 4, 8, ... epochs. With probability ``cutmix`` a batch of images (n, c, h, w) gets boxes of
     other images, and their labels by area (CutMix, alpha 1); rows of another form do not. Gradient norms end at 10.
     Needs: labels; no boundaries. Modules that can draw their weights anew (``reset_parameters``).

@@ -23,10 +23,10 @@ from oblivio.core.source import Batch
 from oblivio.core.step import Step
 from oblivio.core.surgery import surgery
 from oblivio.core.term import On, Term, term
-from oblivio.methods.protection.efficient_robustify import augment
 from oblivio.modules.heads import linear_layer
 from oblivio.registry import method
 from oblivio.sources import Buffer, Memory, Twin
+from oblivio.sources.augment import augment
 
 TURNS = 4  # quarter turns of an image, each a class of its own for the instance loss
 SHIFT, NOISE = 2, 0.1  # of the second view: pixels, and the largest deviation
