@@ -51,9 +51,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def specs(piece: bool) -> list[Spec]:
-    """All methods, or all pieces, by name."""
-    found = [ob.methods.spec(name) for name in ob.methods.names]
-    return [spec for spec in found if (spec.kind == "piece") == piece]
+    """All methods that make forget or protect, or all pieces, by name."""
+    return [spec for spec in _all() if (spec.kind == "piece") == piece and spec.kind != "continual"]
+
+
+def _all() -> list[Spec]:
+    return [ob.methods.spec(name) for name in ob.methods.names]
 
 
 def _needs(spec: Spec) -> str:
@@ -67,6 +70,17 @@ def methods() -> str:
         for s in specs(piece=False)
     ]
     return table(["method", *TASKS, "needs", "requests"], rows)
+
+
+def continual() -> str:
+    """Continual methods: tasks, scenarios, cost."""
+    tasks = [task for task in TASKS if task not in ("graph", "links")]
+    rows = [
+        [f"`{s.id}`", *("yes" if task in s.tasks else "–" for task in tasks), ", ".join(s.scenarios), s.cost, _paper(s)]
+        for s in _all()
+        if s.kind == "continual"
+    ]
+    return table(["method", *tasks, "scenarios", "cost", "paper"], rows)
 
 
 def _requests(spec: Spec) -> str:
@@ -358,7 +372,7 @@ def _times(record: Any, name: str) -> str:
 # --- the pages
 
 PARTS: dict[str, Callable[[], str]] = {
-    "methods": methods, "refusals": refusals, "papers": papers, "pieces": pieces,
+    "methods": methods, "continual": continual, "refusals": refusals, "papers": papers, "pieces": pieces,
     "sizes": sizes, "options": options, "recipes": recipes,
     "sets": sets,
     "job": job,
@@ -387,7 +401,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 # --- what is run
 
-GUIDES = ("forget-a-class.md", "write-a-method.md")
+GUIDES = ("forget-a-class.md", "learn-new-classes.md", "write-a-method.md")
 README = DOCS.parent / "README.md"
 PYTHON = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:```text\n(?P<out>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 WIDTH = 120

@@ -20,7 +20,8 @@ from oblivio.registry import Registry, Spec
 
 RESULTS = Path(__file__).parent.parent / "results" / "bench" / "unlearning"
 TUNED = RESULTS.parents[1] / "tune"
-KINDS = {"unlearning": "Methods", "piece": "Pieces", "protection": "Protection", "learner": "Learners"}
+KINDS = {"unlearning": "Methods", "continual": "Continual learning", "piece": "Pieces", "protection": "Protection",
+         "learner": "Learners"}  # fmt: skip
 REST = ("Equation", "Needs", "Fails")  # of a docstring, which have places of their own
 
 
@@ -83,12 +84,38 @@ def how(spec: Spec) -> list[str]:
     """What to type."""
     if spec.kind in ("learner", "protection"):
         return ["## In Python", f"```python\nimport oblivio\n\n{lookup.example(spec)}\n```"]
+    if learns(spec):
+        return [
+            "## In Python",
+            f"```python\n{learning(spec)}\n```",
+            "## Command",
+            f"```console\n$ {lookup.example(spec)}\n```",
+        ]
     return ["## Command", f"```console\n$ {lookup.example(spec)}\n```"]
+
+
+def learns(spec: Spec) -> bool:
+    """Whether it is of a learner that learns experience by experience."""
+    return spec.kind == "continual" or (spec.kind == "piece" and spec.needs == ("new",))
+
+
+def learning(spec: Spec) -> str:
+    """A learner with the method, or with the piece on a method, and what it does."""
+    how = f'"{spec.id}"' if spec.kind == "continual" else f'"er", pieces=["{spec.id}"]'
+    return (
+        "import oblivio\n\n"
+        f'stream = oblivio.data.split("digits", tasks=5, scenario="{spec.scenarios[0]}")\n'
+        f"learner = oblivio.learner(model, {how})\n"
+        "for experience in stream.train:\n    learner.learn(experience)"
+    )
 
 
 def suits(spec: Spec) -> list[str]:
     """What it needs, serves and costs."""
     told = lookup.fields(spec.doc).get("Needs", "")
+    if learns(spec):
+        lines = [f"It is for streams in the scenarios {', '.join(spec.scenarios)}, on {', '.join(spec.tasks)}."]
+        return [*lines, *([f"It needs: {told}"] if told else []), *([f"It costs: {spec.cost}."] if spec.cost else [])]
     served = " and ".join(lookup.REQUESTS[kind] for kind in spec.serves)
     lines = [f"It serves requests for {served}, on {', '.join(spec.tasks)}."]
     lines += [f"It needs: {told}"] if told else []
@@ -167,6 +194,30 @@ def reads(spec: Spec, name: str) -> bool:
 
 def _forgets(spec: Spec) -> bool:
     return spec.kind == "unlearning"
+
+
+def stores_rows(spec: Spec) -> bool:
+    """Whether a continual method keeps rows of earlier experiences: whether its plan has a memory."""
+    from oblivio.core.part import walk
+    from oblivio.sources.memory import Memory
+
+    return any(isinstance(part, Memory) for _, part in walk(methods.registry.get(spec.id)()))
+
+
+def learned(wanted: Callable[[Spec], bool]) -> str:
+    """The continual methods that are wanted, with what they do and cost."""
+    rows = [[link(spec.id), spec.summary, ", ".join(spec.scenarios), spec.cost, verdict(spec)]
+            for spec in specs().values() if spec.kind == "continual" and wanted(spec)]  # fmt: skip
+    return table(["method", "what it does", "scenarios", "cost", "claims"], rows) if rows else "None yet."
+
+
+def scoreboard() -> str:
+    """Every method and piece of continual learning, with what its claims said."""
+    found = [(spec, record) for spec in filter(learns, specs().values())
+             for record in records.of(spec.id, registry_of(spec).names)]  # fmt: skip
+    rows = [[link(spec.id), f"[`{record['id']}`](claims.md#{record['id']})", record["verdict"],
+             str(len(record["seeds"])), lookup.brief(spec.paper)] for spec, record in found]  # fmt: skip
+    return table(["method or piece", "claim", "verdict", "seeds", "paper"], rows) if rows else "None yet."
 
 
 def held_up() -> str:
@@ -250,6 +301,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "without-labels": lambda: listed(lambda s: _forgets(s) and not s.labels),
     "guaranteed": lambda: listed(lambda s: s.guarantee != "empirical"),
     "keeps-coming": lambda: listed(lambda s: s.kind == "learner"),
+    "with-memory": lambda: learned(stores_rows),
+    "without-memory": lambda: learned(lambda s: not stores_rows(s)),
+    "learning-pieces": lambda: listed(lambda s: s.kind == "piece" and learns(s)),
+    "continual-claims": scoreboard,
     "held-up": held_up,
     "rejected": rejected,
     "compared": compared,

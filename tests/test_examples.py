@@ -58,6 +58,16 @@ def test_compose_a_method(monkeypatch, capsys):
     assert len(set(map(repr, plans.values()))) == len(plans)
 
 
+def test_learn_and_forget(monkeypatch, capsys):
+    report = run("learn_and_forget.py", monkeypatch)
+    printed = capsys.readouterr().out
+    assert "Buffer replay: " in printed
+    assert "changed by npo" in printed
+    assert "3 retrained" in printed
+    assert report.value("forget") < 0.2  # as its docstring says, and that the audit finds the user all the same
+    assert report.verdict.word == "REJECTED"
+
+
 def test_own_model_in_python(monkeypatch, capsys):
     problem = run("own_model/run.py", monkeypatch)
     assert problem.task.name == "binary"

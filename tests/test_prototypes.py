@@ -26,7 +26,7 @@ from oblivio.data.streams.experience import Experience
 from oblivio.learners.learner import Learner
 from oblivio.methods.continual.prototypes.icarl import binary, herding
 from oblivio.methods.continual.prototypes.psrd import Views, contrast, nearest, relation
-from oblivio.methods.continual.replay.gdumb import mixed, restarts
+from oblivio.methods.continual.replay.gdumb import Restarts, mixed
 from oblivio.methods.pieces.center_loss_cl import Centres
 from oblivio.modules.gaussian_head import PRIOR, GaussianHead
 from oblivio.modules.masked import MASKED
@@ -304,7 +304,7 @@ def test_the_rate_starts_again_after_2_4_8_epochs(epoch: int, rate: float | None
     step.end = 16 * 3
     step.at_time(epoch * 3 + 2)
     expected = 0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2 if rate is None else rate
-    assert restarts(16, 0.1)(step) == pytest.approx(expected)
+    assert Restarts(16, 0.1)(step) == pytest.approx(expected)
 
 
 def test_boxes_of_other_images_come_with_their_share_of_the_label() -> None:

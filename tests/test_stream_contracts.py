@@ -18,7 +18,7 @@ from oblivio.core.step import Step
 from oblivio.core.surgery import Wrap, surgery
 from oblivio.core.term import Term
 from oblivio.core.where import How
-from oblivio.sources import Buffer, Twin
+from oblivio.sources import Buffer
 from oblivio.tasks.incremental import Outputs
 
 CONTINUAL = [name for name in methods.names if methods.spec(name).kind == "continual"]
@@ -126,8 +126,8 @@ class Passing(How):
 
 def as_long_as_its_memory(buffer: int = 8) -> Stage:
     stored = Buffer(buffer)
-    again = Twin(stored)
-    return descent(terms.fit(stored)) >> Descent(terms.fit(again), over=again, epochs=1, batch=8, opt=sgd(0.05))
+    loss = terms.fit("new") + terms.fit(stored)
+    return Descent(loss, over="new", steps=lambda visit: buffer, batch=8, opt=sgd(0.05))
 
 
 def overfull() -> Stage:

@@ -19,6 +19,7 @@ from oblivio.core.problem import Problem
 from oblivio.core.run import Run, Watch
 
 Bits = dict[str, Tensor]
+LATER = 2  # the turn of a plan that learns experiences: one before which there was something to keep
 PROPERTIES: dict[str, Callable[[Case], Iterator[str]]] = {}  # in the order in which they are looked at
 
 
@@ -49,7 +50,9 @@ class Case:
 
     def problem(self, seed: int = 0) -> Problem:
         """The problem afresh, with the records that the method says it needs."""
-        return self.tiny.problem(seed, [name for name in self.needs if name in records.names()])
+        problem = self.tiny.problem(seed, [name for name in self.needs if name in records.names()])
+        problem.turn = LATER if "new" in "|".join(self.needs).split("|") else 0
+        return problem
 
     def plan(self) -> Stage:
         """The plan afresh, its Descents and Cycles cut short."""

@@ -19,7 +19,7 @@ from oblivio.core.plan import Stage
 from oblivio.core.term import source_name
 from oblivio.registry import Setting, Spec
 
-PIECES_ON, PIECES_ON_NEW = "relabel", "er"  # the methods that a piece is tried on
+PIECES_ON = "relabel"  # the method that a piece is tried on which does not say on which
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,12 @@ def check(
 
 
 def problems_of(method: str | Stage) -> list[Tiny]:
-    """The tiny problems that a method is tried on."""
+    """The tiny problems that a method is tried on; none, where it needs experiences: see ``check_stream``."""
     if isinstance(method, Stage):
         return [TABLE["digits"]]
     spec = methods.spec(method)
-    return [tiny for tiny in TABLE.values() if tiny.kind in spec.tasks and (tiny.name == "images" or not spec.images)]
+    fit = [tiny for tiny in TABLE.values() if tiny.kind in spec.tasks and (tiny.name == "images" or not spec.images)]
+    return [] if spec.structure else fit
 
 
 def _tiny(name: str) -> Tiny:
@@ -87,17 +88,27 @@ def _cases(method: str | Stage, needs: tuple[str, ...] | None, tiny: Tiny) -> It
     base = methods.spec(_under(spec)).needs if spec.kind == "piece" else ()
     for variant in _variants(spec):
         needed, name = tuple(dict.fromkeys((*spec.needs, *base))), ", ".join(f"{k}={v}" for k, v in variant.items())
-        yield Case(partial(_made, spec, **variant), needed, tiny, name, dict(_changed(spec)) if not variant else {})
+        case = Case(partial(_made, spec, **variant), needed, tiny, name, dict(_changed(spec)) if not variant else {})
+        if not variant or _serves(case):
+            yield case
+
+
+def _serves(case: Case) -> bool:
+    """Whether a variant runs on the problem; one that is not for it says so."""
+    try:
+        return bool(case.finished)
+    except BadInput:
+        return False
 
 
 def _made(spec: Spec, **settings: Any) -> Stage:
     made: Stage | Callable[[Stage], Stage] = methods.registry.get(spec.id)(**settings)
-    return made if isinstance(made, Stage) else made(methods.registry.get(_under(spec))())
+    return made if isinstance(made, Stage) else made(methods.registry.get(_under(spec))(**dict(spec.on_settings)))
 
 
 def _under(piece: Spec) -> str:
     """The method that a piece is tried on."""
-    return PIECES_ON_NEW if "new" in "|".join(piece.needs).split("|") else PIECES_ON
+    return piece.on or PIECES_ON
 
 
 def _changed(spec: Spec) -> Iterator[tuple[str, list[tuple[Stage, Stage]]]]:

@@ -23,6 +23,7 @@ from oblivio.core.source import Source
 from oblivio.data.streams.experience import Experience
 from oblivio.learners.learner import Learner
 from oblivio.modules.masked import MASKED
+from oblivio.networks import build
 from oblivio.sources import Tensors
 from oblivio.sources.memory import Memory
 
@@ -48,7 +49,9 @@ class StreamCase:
     def net(self) -> str:
         """The tiny problem whose network is used."""
         spec = getattr(self.make, "spec", None)
-        return "images" if spec is not None and spec.images else NETS[self.scenario]
+        if spec is not None and (spec.images or spec.structure):
+            return "images" if spec.images else "digits"
+        return NETS[self.scenario]
 
     @cached_property
     def stream(self) -> tuple[Experience, ...]:
@@ -59,7 +62,7 @@ class StreamCase:
         """A learner after so many experiences."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = TABLE[self.net].build()
+            model = build("mlp", (64,), 10, hidden=(16, 12)) if self.net == "digits" else TABLE[self.net].build()
         plan = shortened(self.make(**settings))
         return self.learn(Learner(model, plan, "classification", folder=folder), upto)
 
@@ -217,7 +220,7 @@ def holds(case: StreamCase) -> Iterator[str]:
 
     def look(run: Run, stage: Stage, step: Any) -> None:
         held = [part for part in run.parts.values() if isinstance(part, Memory)]
-        wrong.extend(f"{part!r} holds {len(part)} rows" for part in held if len(part) > part.capacity)
+        wrong.extend(f"{part!r} holds {len(part)} rows" for part in held if len(part) > part.most)
 
     learner = case.learn(case.learner(), TASKS, [look])
     yield from wrong[:1]
@@ -231,12 +234,23 @@ def holds(case: StreamCase) -> Iterator[str]:
 
 @prop
 def as_long(case: StreamCase) -> Iterator[str]:
-    """The named source fixes the length of an experience, whatever the size of the memory."""
+    """Where an epoch passes over the new rows, their number fixes its length, whatever the size of the memory."""
     if "buffer" not in inspect.signature(case.make).parameters:
         return
-    steps = {size: case.learner(2, buffer=size).steps for size in (8, 40)}
+    steps = {size: _over_new(case, size) for size in (8, 40)}
     if len(set(steps.values())) > 1:
-        yield f"steps by the size of the memory: {steps}"
+        yield f"steps over the new rows by the size of the memory: {steps}"
+
+
+def _over_new(case: StreamCase, size: int) -> int:
+    seen: list[str] = []
+
+    def look(run: Run, stage: Stage, step: Any) -> None:
+        if getattr(stage, "over", None) == "new":
+            seen.append(stage.place)
+
+    case.learn(case.learner(buffer=size), 2, [look])
+    return len(seen)
 
 
 @prop

@@ -96,7 +96,8 @@ class Opt(Part):
 
     def __repr__(self) -> str:
         options = "".join(f", {k}={v}" for k, v in self.options.items() if k != "fused" and v)
-        return f"{self.kind.__name__.lower()}({self.lr:g}{options})"
+        told = self.schedule is not None and not hasattr(self.schedule, "__name__")  # one with settings of its own
+        return f"{self.kind.__name__.lower()}({self.lr:g}{options}{f', schedule={self.schedule!r}' if told else ''})"
 
 
 def sgd(

@@ -56,12 +56,14 @@ class Source(Part):
     """Base of all sources. Finite ones read any rows by place; their order is computed from the clock, never stored.
 
     Attributes: ``columns`` names what a row holds; ``random`` says that reading the same row twice may differ (a
-    transform), so its outputs are never cached; ``size`` overrides the stage's batch size.
+    transform), so its outputs are never cached; ``views`` that a drawn batch may show rows otherwise than they are
+    read; ``size`` overrides the stage's batch size.
     """
 
     name: str = ""
     columns: tuple[str, ...] = ("x", "y")
     random: bool = False
+    views: bool = False
     size: int | None = None
 
     def __len__(self) -> int:

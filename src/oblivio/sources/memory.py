@@ -50,6 +50,11 @@ class Memory(Source):
         return np.array(kept if isinstance(kept, list) else kept.cpu().numpy())[: len(self)]
 
     @property
+    def most(self) -> int:
+        """How many rows it may hold."""
+        return self.capacity
+
+    @property
     def bytes(self) -> int:
         """What the rows that are held take."""
         return sum(v[: len(self)].numel() * v.element_size() for v in self.state.get("rows", {}).values())
@@ -205,6 +210,9 @@ class Twin(Source):
     def draw(self, n: int, step: Step) -> Batch:
         order = torch.randperm(len(self), generator=step.rng(self.name), device=step.device)
         return self.batch(order[:n].cpu())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.memory!r})"
 
 
 def _first(values: Tensor, at: Tensor) -> Tensor:

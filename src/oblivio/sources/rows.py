@@ -45,7 +45,7 @@ def identities(ids: Ids, rows: Tensor) -> Any:
 def among(known: Any, asked: Ids) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Of each id that is kept in a state (a tensor of integers, or a list of words), whether it is among ``asked``."""
     kept = np.array(known) if isinstance(known, list) else known.cpu().numpy()
-    found: np.ndarray[Any, np.dtype[np.bool_]] = np.isin(
-        kept, asked if asked.dtype.kind == kept.dtype.kind else asked.astype(kept.dtype if len(kept) else str)
-    )
+    alike = asked.dtype.kind == kept.dtype.kind
+    found: np.ndarray[Any, np.dtype[np.bool_]]
+    found = np.isin(kept, asked) if alike else np.isin(kept.astype(str), asked.astype(str))
     return found

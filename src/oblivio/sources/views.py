@@ -39,6 +39,8 @@ class ViewBatches(Derived):
     Raises BadInput, when a batch is drawn, for batches smaller than R.
     """
 
+    views = True
+
     def __init__(self, of: On, R: int, look: Look | None = None) -> None:
         super().__init__((of,), source_name(of))
         self.R, self.look = R, look

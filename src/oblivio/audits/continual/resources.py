@@ -194,6 +194,8 @@ class Meter:
     def close(self) -> None:
         """After a turn."""
         problem, work = self.learner.problem, dict(self.learner.problem.work)
+        if self._flops is None and work:
+            self._flops = flops(problem)  # of a turn that was taken up after its last step
         now = held(problem, self.learner.parts)
         self._look(now)
         spent = {what: float(work.get(what, 0) - self._work.get(what, 0)) for what in WORK}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from oblivio.contracts.case import Bits, Case, Planted, below, bits, differing, failing, names, prop, same_bits
 from oblivio.core.descent import RETAINED, Descent
 from oblivio.core.importance import fisher
-from oblivio.core.part import Part
+from oblivio.core.part import Part, walk
 from oblivio.core.plan import Stage
 from oblivio.core.problem import Problem
 from oblivio.core.run import Run
@@ -123,6 +123,8 @@ def statistics(case: Case) -> Iterator[str]:
     if not norms:
         return
     allowed = {*RETAINED, *(name for stage in below(case.plan(), Descent) for name in stage.moves)}
+    if any(getattr(part, "views", False) for _, part in walk(case.plan())):
+        return  # rows that are shown in another way than they are read no longer have their bits
     keys = {n: {_key(x) for b in s.batches(len(s)) for x in b["x"]} for n, s in problem.sources.items()}
     known: set[bytes] = set().union(*(keys[name] for name in keys if name in allowed))
     known -= set() if "forget" in allowed else keys["forget"]  # training rows hold those to forget

@@ -93,7 +93,9 @@ def _with(step: Step, change: Callable[..., tuple[Batch, dict[str, Tensor]]]) ->
 
 
 def _at(batch: Batch, extras: dict[str, Tensor], rows: Tensor) -> tuple[Batch, dict[str, Tensor]]:
-    return batch.source.batch(batch.rows[rows]), {key: value[rows] for key, value in extras.items()}
+    columns = {name: v[rows] if isinstance(v, Tensor) else v[rows.numpy()] for name, v in batch._columns.items()}
+    moved = Batch(batch.source, batch.rows[rows], columns)  # with what was drawn into it, such as noise
+    return moved, {key: value[rows] for key, value in extras.items()}
 
 
 def _shuffled(problem: Problem, batch: Batch, extras: dict[str, Tensor]) -> tuple[Batch, dict[str, Tensor]]:

@@ -25,6 +25,7 @@ from oblivio.registry import method
     kind="piece",
     paper="Dohare et al., Loss of Plasticity in Deep Continual Learning, Nature 632, 2024",
     needs=("new|retain|train",),
+    on="er",
     tasks=("classification", "binary", "multilabel", "regression"),
     aliases=("continual_backprop", "continual_backpropagation"),
     cost="three numbers a unit, and means over each hidden layer's activations and outgoing weights a step; no pass",

@@ -38,10 +38,15 @@ class Centres(Part):
         found: Tensor = self.state["centres"]
         return found
 
+    def later(self, step: Step) -> bool:
+        """Whether the centres, and with them the head, stay as the first experience left them."""
+        return bool(step.problem.turn > self.state["began"])
+
     def prepare(self, problem: Problem) -> None:
         source = problem.source(self.on)
         labels = torch.cat([batch["y"] for batch in source.batches(4096)]).long().unique()
-        if problem.turn <= 1:
+        if "known" not in self.state:
+            self.state["began"] = problem.turn
             width = features(problem, source.take([0])).shape[1]
             self.state["centres"] = torch.zeros(int(labels.max()) + 1, width, device=problem.team.device)
             self.state["known"] = labels
@@ -50,7 +55,7 @@ class Centres(Part):
                            "not have them; use it on streams whose classes stay (scenario domain)")  # fmt: skip
 
     def after(self, step: Step) -> None:
-        if step.problem.turn > 1:
+        if self.later(step):
             return
         f = step.gathered(self.on, step.seen(self.on, layer="features")).flatten(1)
         y = step.drawn(self.on)["y"].long().to(f.device)
@@ -70,8 +75,11 @@ def spread(step: Step, on: On, centres: Centres) -> Tensor:
 class Boundary(How):
     """From the second experience on the head gets no gradient, and an optimiser passes over weights without one."""
 
+    def __init__(self, centres: Centres) -> None:
+        self.centres = centres
+
     def __call__(self, grads: Grads, step: Step) -> Grads:
-        held = head().select(step.problem) if step.problem.turn > 1 else {}
+        held = head().select(step.problem) if self.centres.later(step) else {}
         return {name: g for name, g in grads.items() if name not in held}
 
 
@@ -79,6 +87,7 @@ class Boundary(How):
     kind="piece",
     paper="Kaggwa et al., Center Loss Regularization for Continual Learning, 2021",
     needs=("new|retain|train",),
+    on="er",
     tasks=("classification",),
     aliases=("clr", "center_loss", "centre_loss"),
     cost="a feature vector a class; no pass",
@@ -104,7 +113,8 @@ def center_loss_cl(
             centres = Centres(on, eta)
             replayed = [r for r in descent.loss.reads if isinstance(r, Memory) and source_name(r) != on]
             pulls: list[Term] = [spread(each, centres) for each in (on, *replayed)]
-            descent.change(lambda loss, pulls=pulls: sum((lam / 2 * p for p in pulls), loss), None, Boundary(), None)  # type: ignore[misc]
+            descent.change(sum((lam / 2 * pull for pull in pulls), descent.loss), None, None, None)
+            descent.how = [*descent.how, Boundary(centres)]
         return plan
 
     return put

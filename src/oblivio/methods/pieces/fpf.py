@@ -91,6 +91,7 @@ def noted(problem: Problem, undone: Undone, when: str, where: Where) -> None:
     kind="piece",
     paper="Zhao et al., Does Continual Learning Equally Forget All Parameters?, ICML 2023",
     needs=("new",),
+    on="naive",
     tasks=("classification",),
     aliases=("forgetting_prioritized_finetuning", "k_fpf"),
     cost="steps over stored rows with a few percent of the weights moving; the stored rows, where the plan keeps none",

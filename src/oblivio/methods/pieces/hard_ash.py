@@ -20,6 +20,7 @@ from oblivio.registry import method
     kind="piece",
     paper="Keskinen, Hard ASH: Sparsity and the right optimizer make a continual learner, 2024",
     needs=("new|retain|train",),
+    on="er",
     tasks=("classification", "binary", "multilabel", "regression"),
     aliases=("ash", "hard_adaptive_shift"),
     cost="one mean and deviation a sample and layer; a second number a weight, and its value before the step",

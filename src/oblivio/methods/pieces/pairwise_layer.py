@@ -29,6 +29,7 @@ FLOOR = 1e-6  # under the root of the accumulated importance
     kind="piece",
     paper="Keskinen, Task agnostic continual learning with Pairwise layer architecture, 2024",
     needs=("new|retain|train",),
+    on="er",
     tasks=("classification", "binary", "multilabel", "regression"),
     aliases=("pw_layer", "s_mas", "pairwise"),
     cost="m weights in the head; S-MAS: one more forward and backward a batch, and a second number a weight",

@@ -25,6 +25,7 @@ from oblivio.registry import method
     kind="piece",
     paper="Wang et al., A Unified and General Framework for Continual Learning, ICLR 2024",
     needs=("new|retain|train",),
+    on="er",
     tasks=("classification", "binary", "multilabel", "regression"),
     aliases=("refresh",),
     cost="one more forward and backward a step, over the new batch; a pass over the rows of each experience, with "

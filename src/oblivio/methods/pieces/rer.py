@@ -127,7 +127,8 @@ def _per_epoch(problem: Problem, batch: int | None) -> int:
     paper="Wang et al., Relational Experience Replay: Continual Learning by Adaptively Tuning Task-wise Relationship, "
     "2021",
     needs=("new",),
-    tasks=("classification", "binary", "multilabel", "regression"),
+    on="er",
+    tasks=("classification",),
     aliases=("relational_experience_replay",),
     cost="every few steps three more forwards and backwards, one of second order; a network of under 200 weights",
 )

@@ -16,6 +16,7 @@ from oblivio.registry import method
     kind="piece",
     paper="Lewandowski et al., Learning Continually by Spectral Regularization, ICLR 2025",
     needs=("new|retain|train",),
+    on="er",
     tasks=("classification", "binary", "multilabel", "regression"),
     aliases=("spectral_regularization", "spectral_regularisation", "wasserstein_regularizer"),
     cost="two matrix-vector products a layer and step, or a sort of the weights; no data",

@@ -67,6 +67,8 @@ class After:
     kind="piece",
     paper="Kim et al., Do Your Best and Get Enough Rest for Continual Learning, CVPR 2025",
     needs=("new",),
+    on="er",
+    on_settings=(("epochs", 8),),
     tasks=("classification",),
     aliases=("vbm", "view_batch_model"),
     cost="none: as many steps of as many rows as before",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -25,6 +26,16 @@ from oblivio.sources import Exemplars, Joined, Memory
 from oblivio.terms.distill import outputs
 
 DROP = 5.0  # what the rate is divided by at each of ``drops``
+
+
+@dataclass(frozen=True)
+class Drops:
+    """The rate divided by ``DROP`` after each of these shares of the training."""
+
+    after: tuple[float, ...]
+
+    def __call__(self, step: Step) -> float:
+        return float(DROP ** -sum(step.progress >= share for share in self.after))
 
 
 class Pool(Joined):
@@ -136,9 +147,10 @@ def icarl(
 
     Equation: min over pool mean_c BCE(g_c(x), t_c), t_c = [y = c] for new classes and sigmoid(g_c^start(x)) for old
     ones, of new and stored rows alike. Then floor(buffer / classes) exemplars a class by herding: the k-th is the row
-    that brings the mean of k features nearest to the mean of all. Served: argmin_c |phi(x) - mu_c|, features phi and means
-    mu_c normalised. The rate is divided by 5 after each share ``drops`` of the training. The defaults are mammoth's;
-    the paper's are lr 2, drops (0.7, 0.9), 70 epochs and batch 128, for a ResNet: an MLP on digits diverged by them.
+    that brings the mean of k features nearest to the mean of all. Served: argmin_c |phi(x) - mu_c|, features phi and
+    means mu_c normalised. The rate is divided by 5 after each share ``drops`` of the training. The defaults are
+    mammoth's; the paper's are lr 2, drops (0.7, 0.9), 70 epochs and batch 128, for a ResNet: an MLP on digits diverged
+    by them.
     Means are those of the network at the end of the last experience; in the middle of one they are out of date. The
     published code averages over mirrored images too, here not. A deletion takes rows out of the exemplars and works out
     the means anew; a class of which nothing is left is served no longer. Which other rows were chosen, and the weights,
@@ -148,12 +160,8 @@ def icarl(
     only slightly better than chance. A method of unlearning that changes the weights leaves the means where they were
     until the next experience ends.
     """
-
-    def dropped(step: Step) -> float:
-        return float(DROP ** -sum(step.progress >= share for share in drops))
-
     memory = Exemplars(buffer, by="y", pick=herding)
     pool = Pool("new", memory)
-    opt = sgd(lr, momentum, wd, dropped)
+    opt = sgd(lr, momentum, wd, Drops(drops))
     train = Descent(binary(pool), over=pool, epochs=epochs, batch=batch, opt=opt, moves=(pool.name,))
     return serve() >> train >> Means(memory)

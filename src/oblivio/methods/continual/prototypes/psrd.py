@@ -31,7 +31,7 @@ class Views(Derived):
     Where reading is random (a transform), the two readings differ by that too. Rows read in order are as they are.
     """
 
-    random = True
+    random = views = True
 
     def __init__(self, of: str, noise: float) -> None:
         super().__init__((of,), f"{of}_views")
@@ -55,6 +55,9 @@ class Views(Derived):
         x = batch["x"]
         drawn = torch.randn(x.shape, generator=step.rng(self.name), device=x.device, dtype=x.dtype)
         return batch.but(x=x + self.noise * drawn)
+
+    def __repr__(self) -> str:
+        return f"Views({self.of[0]!r}, noise={self.noise})"
 
 
 @term(whole=True, taps=("features",))

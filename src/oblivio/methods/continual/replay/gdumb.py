@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -10,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from oblivio.core.descent import Descent
-from oblivio.core.opt import Schedule, sgd
+from oblivio.core.opt import sgd
 from oblivio.core.plan import Stage, edit
 from oblivio.core.problem import Problem, rng
 from oblivio.core.seeds import mix
@@ -71,20 +72,22 @@ def _span(size: int, at: float, part: float) -> slice:
     return slice(max(0, centre - half), min(size, centre + half))
 
 
-def restarts(epochs: int, least: float) -> Schedule:
+@dataclass(frozen=True)
+class Restarts:
     """A tenth of the rate in the first epoch, all of it in the second; then cosines down to the share ``least``.
 
     The k-th cosine begins at epoch 2^k and is as long.
     """
 
-    def schedule(step: Step) -> float:
-        epoch = step.t * epochs // step.end
+    epochs: int
+    least: float
+
+    def __call__(self, step: Step) -> float:
+        epoch = step.t * self.epochs // step.end
         if not epoch:
             return 0.1
         begin = 1 << (epoch.bit_length() - 1)
-        return least + (1 - least) * (1 + math.cos(math.pi * (epoch - begin) / begin)) / 2
-
-    return schedule
+        return self.least + (1 - self.least) * (1 + math.cos(math.pi * (epoch - begin) / begin)) / 2
 
 
 @method(
@@ -110,9 +113,9 @@ def gdumb(
     A method that does worse does not use the stream. It is asked at the end of every experience, so T experiences cost
     T trainings; nothing passes from one network to the next.
     Equation: a row is stored if its class has fewer than buffer / (classes seen) rows, in the place of a random row of
-    the largest class where all is full; then min CE(memory) by SGD with a cosine rate from ``lr_max`` to ``lr_min`` that
-    starts again after 2, 4, 8, ... epochs. With probability ``cutmix`` a batch of images (n, c, h, w) gets boxes of
-    other images, and their labels by area (CutMix, alpha 1); rows of another form do not. Gradient norms end at 10.
+    the largest class where all is full; then min CE(memory) by SGD with a cosine rate from ``lr_max`` to ``lr_min``
+    that starts again after 2, 4, 8, ... epochs. With probability ``cutmix`` a batch of images (n, c, h, w) gets boxes
+    of other images, and their labels by area (CutMix, alpha 1); rows of another form do not. Gradient norms end at 10.
     Needs: labels; no boundaries. Modules that can draw their weights anew (``reset_parameters``).
     A deletion takes rows out of the memory; the network was trained on them until one is trained anew on what is left:
     ``learner.forget(ids, "retrain")`` does that and is then exact in their contents. That they came at all, and
@@ -121,6 +124,6 @@ def gdumb(
     """
     memory = Buffer(buffer, policy="balanced")
     stored = Joined(memory)
-    opt = sgd(lr_max, momentum, wd, restarts(epochs, lr_min / lr_max))
+    opt = sgd(lr_max, momentum, wd, Restarts(epochs, lr_min / lr_max))
     train = Descent(mixed(stored, cutmix), how=clip(CLIP), over=stored, epochs=epochs, batch=batch, opt=opt)
     return collect(memory) >> anew(memory) >> train

@@ -153,6 +153,9 @@ class PerClass(Twin):
     def draw(self, n: int, step: Step) -> Batch:
         return super().draw(min(n, self.most * len(labels(self).unique())), step)
 
+    def __repr__(self) -> str:
+        return f"PerClass({self.memory!r}, {self.most})"
+
 
 def labels(source: Twin) -> Tensor:
     """The classes of all rows that are held."""
@@ -188,6 +191,9 @@ class Mixed(Twin):
         by_row = share.view(-1, *[1] * (first["x"].dim() - 1))
         return first.but(x=torch.lerp(first["x"], second["x"], by_row), y2=second["y"], l=share)
 
+    def __repr__(self) -> str:
+        return f"Mixed({self.of!r}, r={self.r}, p={self.p})"
+
     def _shares(self, plain: int, close: int, rng: torch.Generator) -> Tensor:
         """How much of the second row goes in: uniform up to 0.6, or by Beta(0.4, 0.4); nothing where chance says so."""
         draw = np.random.Generator(np.random.PCG64(rng.initial_seed()))
@@ -215,7 +221,7 @@ class Mixed(Twin):
 
 def first(step: Step) -> float:
     """1 in the first experience, else 0."""
-    return float(step.problem.turn == 1)
+    return 1 - terms.later(step)
 
 
 @method(
@@ -223,6 +229,7 @@ def first(step: Step) -> float:
     paper="Wei et al., Online Prototype Learning for Online Continual Learning, ICCV 2023",
     needs=("new",),
     tasks=("classification",),
+    images=True,
     aliases=("online_prototype_learning",),
     cost="eight views of every new and every replayed row, and the mixed rows: about 30 times the passes of er at "
     "these sizes; the stored rows and a linear projector",

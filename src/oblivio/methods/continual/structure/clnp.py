@@ -171,6 +171,8 @@ def _rows(mask: Tensor, weight: Tensor) -> Tensor:
     paper="Golkar, Kagan and Cho, Continual Learning via Neural Pruning, 2019",
     needs=("new",),
     tasks=("classification",),
+    scenarios=("task",),
+    structure=True,
     aliases=("continual_learning_via_neural_pruning",),
     cost="one pass over the new rows and up to 56 over the validation rows an experience; a bit a unit; no stored rows",
 )

@@ -228,6 +228,8 @@ def _task(problem: Problem) -> int:
     "Relevance Mapping, 2021",
     needs=("new",),
     tasks=("classification",),
+    scenarios=("task", "domain"),
+    structure=True,
     aliases=("relevance_mapping", "relevance_mapping_networks"),
     cost="a second set of weights while a task is learned; a bit a weight and task; without task ids a forward a task",
 )

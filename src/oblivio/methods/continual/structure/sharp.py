@@ -273,6 +273,7 @@ def _draw(problem: Problem, name: str, layer: nn.Linear, units: Tensor, mask: Te
     "Learning, 2023",
     needs=("new",),
     tasks=("classification",),
+    structure=True,
     aliases=("sparsity_and_hidden_activation_replay",),
     cost="one pass over at most 1,024 rows a phase; n activations in 8 bits a class of the last s experiences, m "
     "feature vectors a class for good",

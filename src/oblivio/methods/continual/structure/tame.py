@@ -102,6 +102,14 @@ class Stored(Memory):
         super().__init__(q, "replay", batch)
         self.of = of
 
+    @property
+    def most(self) -> int:
+        """``q`` for every class of every expert that it holds."""
+        if not len(self):
+            return 0
+        groups = torch.stack([self.state["rows"][name] for name in ("expert", "y")])
+        return self.capacity * groups.unique(dim=1).shape[1]
+
     def after(self, step: Step) -> None:
         drawn, expert = step.drawn(self.of), experts_of(step.problem).active
         plain = drawn.source.batch(drawn.rows)  # as it is read: a batch may have been augmented
@@ -163,6 +171,7 @@ def experts_of(problem: Problem) -> Experts:
     paper="Zhu et al., TAME: Task Agnostic Continual Learning using Multiple Experts, 2022",
     needs=("new",),
     tasks=("classification",),
+    structure=True,
     aliases=("task_agnostic_experts",),
     cost="one more forward a step, of all experts where the loss jumps; a network an expert and one for the selector; "
     "q stored rows a class of an expert, on which the selector is trained after every experience",
