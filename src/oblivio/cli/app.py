@@ -1,4 +1,7 @@
-"""All commands in one place. The options of ``forget`` depend on the method, so the program is made for its words."""
+"""All commands in one place.
+
+The options of ``forget`` and ``learn`` depend on the method, so the program is made for its words.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +11,30 @@ from typing import Annotated, Any
 import typer
 
 import oblivio
-from oblivio.cli import audit, demo, evidence, forget, lookup, problems, sequence, storage
+from oblivio.cli import audit, demo, evidence, forget, learn, lookup, problems, sequence, storage
 from oblivio.cli.settings import method_named
 from oblivio.core.errors import BadInput
 
-WORK, JUDGE = "Make a model forget", "Judge what came of it"
+WORK, LEARN, JUDGE = "Make a model forget", "Let a model learn on and on", "Judge what came of it"
 KNOW, KEEP = "See what there is", "Evidence and upkeep"
 
 
 def application(words: Sequence[str] = ()) -> typer.Typer:
-    """The program, with the settings of the method that ``words`` name as options of ``forget``."""
-    method = method_named(words[1:]) if list(words[:1]) == ["forget"] else None
+    """The program, with the settings of the method that ``words`` name as options of their command."""
+    asked = {verb: method_named(words[1:]) if list(words[:1]) == [verb] else None for verb in ("forget", "learn")}
     app = _group(
         "Make trained models forget, and prove it beside models that never knew, or say that it is not so.", _root
     )
-    _add(app, WORK, forget=forget.command(method), resume=forget.resume, sequence=sequence.sequence,
+    _add(app, WORK, forget=forget.command(asked["forget"]), resume=forget.resume, sequence=sequence.sequence,
          init=forget.init, demo=demo.demo)  # fmt: skip
+    _add(app, LEARN, learn=learn.command(asked["learn"]))
     _add(app, JUDGE, audit=audit.audit, compare=audit.compare, purge=audit.purge)
     _add(app, KNOW, methods=lookup.methods, show=lookup.show, problems=problems.problems, cite=audit.cite)
     _add(app, KEEP, tune=evidence.tune)
     claims = _group("Papers' results as small experiments that can fail.", _needs_command)
     _add(claims, None, run=evidence.run, table=evidence.table, verify=evidence.verify)
-    bench = _group("How fast it is, against bare loops.", _needs_command)
-    _add(bench, None, speed=evidence.speed, unlearning=evidence.unlearning)
+    bench = _group("How fast it is, against bare loops; methods beside each other.", _needs_command)
+    _add(bench, None, speed=evidence.speed, unlearning=evidence.unlearning, continual=evidence.continual)
     cache = _group("Trained models that are kept to be used again.", _needs_command)
     _add(cache, None, list=storage.show, clear=storage.clear)
     for name, group in {"claims": claims, "bench": bench, "cache": cache}.items():

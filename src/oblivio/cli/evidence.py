@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oblivio.cli import console
+from oblivio.cli import console, learn
 from oblivio.cli.codes import FAILED, FINISHED, REJECTED
 from oblivio.cli.progress import Line
 from oblivio.cli.records import NOT_RUN
 from oblivio.core.errors import BadInput, nearest
 
 if TYPE_CHECKING:
+    from oblivio.bench.continual import Found
     from oblivio.claims.records import Record
 
 
@@ -134,11 +137,116 @@ def unlearning(
     return FINISHED
 
 
+def continual(
+    stream: Annotated[str, typer.Option(metavar="NAME", help="KIND-DATASET, as `oblivio learn` has it.")],
+    scenario: Annotated[str, typer.Option(metavar="S,S", help="Of class, task and domain.")] = "class",
+    methods: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME", help="Only these; default: all continual methods.")
+    ] = None,
+    but: Annotated[str | None, typer.Option(metavar="NAME,NAME", help="All methods but these.")] = None,
+    shared: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of all methods that have it; may be given again."),
+    ] = None,
+    buffer: Annotated[
+        int | None, typer.Option(metavar="N", help="Rows that each method stores that stores any.")
+    ] = None,
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            metavar="BYTES", help="In place of that, bytes of these rows with all that is stored beside them."
+        ),
+    ] = None,
+    tuned: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Settings of single methods, a JSON file each.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", help="So many; an interval needs two.")] = 3,
+    tasks: Annotated[str | None, typer.Option(metavar="N", help="How many.")] = None,
+    valid: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Of the training rows, on which nothing is trained.")
+    ] = None,
+    stream_options: Annotated[
+        list[str] | None,
+        typer.Option("--stream-option", metavar="NAME=VALUE", help="Of the kind of stream; may be given again."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="A network; default: as `oblivio learn`.")] = None,
+    hidden: Annotated[str | None, typer.Option(metavar="N,N", help="Widths of an mlp, as 100,100.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: results/continual.")] = None,
+) -> int:
+    """Compare continual methods on a stream, with joint and naive training: mean and 95% interval over seeds, cost.
+
+    Writes STREAM.json and STREAM.html. What is done is kept: a comparison that was stopped goes on where it was. Exit
+    code 1 where a method failed; the others are in the table all the same.
+    """
+    from oblivio.bench import comparison, continual
+    from oblivio.claims.records import ROOT, commit, provenance
+
+    given = {"stream_options": stream_options, "tasks": tasks, "valid": valid, "model": model, "hidden": hidden}
+    net = learn.model_of(given)
+    settings = {} if tuned is None else comparison.tuned(tuned)
+    names = listed(methods) or [n for n in continual.all_methods() if tuned is None or n in settings]
+    plan = continual.Plan(
+        stream, listed(scenario), [n for n in names if n not in listed(but)], seeds, learn.stream_options(given),
+        learn.pairs(shared or (), "--set"), settings, buffer, memory, net["name"], net.get("options", {}),
+    )  # fmt: skip
+    since = commit()
+    with Line() as line:
+        found = continual.compare(plan, line.show, learn.watching(line))
+    if found.comparison is not None:
+        learn.compare(found.comparison)
+    told(found)
+    settings_in = tuned.name if tuned is not None and tuned.is_absolute() else tuned
+    words = {"stream": stream, "scenario": scenario, "methods": methods, "but": but, "set": shared, "buffer": buffer,
+             "memory": memory, "tuned": settings_in, "seeds": seeds, "tasks": tasks, "valid": valid,
+             "stream-option": stream_options, "model": model, "hidden": hidden}  # fmt: skip
+    facts = {"command": f"oblivio bench continual {flags(words)}", **provenance(since)}
+    if found.comparison is not None:
+        folder = out or ROOT / "results" / "continual"
+        continual.write(folder, found, facts)
+        console.out().print(f"{folder / stream}.html is to be read, {stream}.json has every figure of every seed")
+    return FAILED if found.failed else FINISHED
+
+
+def flags(words: Mapping[str, Any]) -> str:
+    """Options as they are typed; a list is one that is given again, None one that was not given."""
+    pairs = [(name, each) for name, value in words.items() for each in (value if isinstance(value, list) else [value])]
+    return shlex.join(word for name, value in pairs if value is not None for word in (f"--{name}", str(value)))
+
+
+def listed(words: str | None) -> list[str]:
+    """``a,b`` as a list, with ``_`` for ``-`` in names."""
+    return [word.strip().replace("-", "_") for word in (words or "").split(",") if word.strip()]
+
+
+def told(found: Found) -> None:
+    """What is not in the table, and why."""
+    for name, why in found.failed.items():
+        console.out().print(f"failed: {name}: {why}")
+    for name, why in found.refused.items():
+        console.out().print(f"not run: {name}: {why}")
+    for note in found.notes:
+        console.out().print(f"note: {note}")
+
+
 def tune(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="A name from `oblivio methods`.")],
     problem: Annotated[
-        list[str], typer.Option("--problem", metavar="ID", help="A standard problem; may be given again.")
-    ],
+        list[str] | None, typer.Option("--problem", metavar="ID", help="A standard problem; may be given again.")
+    ] = None,
+    stream: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a continual method: KIND-DATASET, as `oblivio learn` has it.")
+    ] = None,
+    scenario: Annotated[str, typer.Option(metavar="S", help="Of the stream: class, task or domain.")] = "class",
+    shared: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="On a stream: a setting that is not searched, as epochs=20."),
+    ] = None,
+    buffer: Annotated[int | None, typer.Option(metavar="N", help="On a stream: rows that the method stores.")] = None,
+    tasks: Annotated[str | None, typer.Option(metavar="N", help="Of the stream: how many.")] = None,
+    valid: Annotated[float, typer.Option(metavar="SHARE", help="Of the rows of the stream, to validate on.")] = 0.1,
+    hidden: Annotated[
+        str | None, typer.Option(metavar="N,N", help="On a stream: widths of an mlp, as 100,100.")
+    ] = None,
     trials: Annotated[int, typer.Option(metavar="N", help="Settings that are tried, the defaults first.")] = 20,
     space: Annotated[
         list[str] | None,
@@ -148,25 +256,74 @@ def tune(
 ) -> int:
     """Search the settings of a method, on validation rows and on seeds that nothing reports.
 
-    What is minimised is the distance of `oblivio bench unlearning`. Needs oblivio[tune].
+    What is minimised is the distance of `oblivio bench unlearning`; of a continual method the average accuracy is
+    maximised, at the epochs, batches and stored rows that are given. Needs oblivio[tune].
     """
-    from oblivio.bench import tuning
-    from oblivio.core.files import write_json
-
     if json is not None and not json.absolute().parent.is_dir():
         raise BadInput(f"--json {json}: there is no folder {json.parent}")
     given = {name: words for name, _, words in (pair.partition("=") for pair in space or ())}
+    name = method.replace("-", "_")
+    if problem and stream is None:
+        return tuned_on_problems(name, problem, trials, given, json)
+    if stream is None or problem:
+        raise BadInput("tune: give --problem, or --stream for a continual method; `oblivio problems` lists problems")
+    return tuned_on_stream(
+        name, stream, scenario, trials, given, json, shared=shared, buffer=buffer, tasks=tasks, valid=valid,
+        hidden=hidden,
+    )  # fmt: skip
+
+
+def tuned_on_problems(method: str, problem: list[str], trials: int, given: Mapping[str, str], json: Path | None) -> int:
+    """Search on standard problems; print and write what was found."""
+    from oblivio.bench import tuning
+    from oblivio.core.files import write_json
+
     with Line() as line:
-        found = tuning.tune(method.replace("-", "_"), problem, trials=trials, given=given, tell=line.show)
-    shown = console.table("setting", ">default", ">found")
-    for name, value in found.settings.items():
-        both = (tuning.default(found.method, name), value)
-        shown.add_row(name, *(f"{each:.3g}" if isinstance(each, float) else str(each) for each in both))
-    console.out().print(shown)
+        found = tuning.tune(method, problem, trials=trials, given=given, tell=line.show)
+    settings_found(method, found.settings)
     console.out().print(f"distance {found.default:.3f} at the defaults, {found.distance:.3f} at the settings found")
     if json is not None:
         write_json(json, found.to_json())
     return FINISHED
+
+
+def tuned_on_stream(
+    method: str, stream: str, scenario: str, trials: int, given: Mapping[str, str], json: Path | None, *,
+    shared: list[str] | None, buffer: int | None, tasks: str | None, valid: float, hidden: str | None,
+) -> int:  # fmt: skip
+    """Search on the validation rows of a stream; print and write what was found."""
+    from oblivio.bench import continual, continual_tuning
+    from oblivio.claims.records import commit, provenance
+    from oblivio.core.files import write_json
+
+    options = {"stream_options": None, "tasks": tasks, "valid": valid, "model": None, "hidden": hidden}
+    net, since = learn.model_of(options), commit()
+    plan = continual.Plan(
+        stream, [scenario], [method], options=learn.stream_options(options), shared=learn.pairs(shared or (), "--set"),
+        rows=buffer, model=net["name"], model_options=net.get("options", {}),
+    )  # fmt: skip
+    with Line() as line:
+        found = continual_tuning.tune(plan, trials=trials, given=given, tell=line.show)
+    settings_found(method, found.settings)
+    shares = f"{100 * found.default:.1f}% at the defaults, {100 * found.accuracy:.1f}% at the settings found"
+    console.out().print(f"average accuracy {shares}")
+    words = {"stream": stream, "scenario": scenario, "set": shared, "buffer": buffer, "tasks": tasks, "valid": valid,
+             "hidden": hidden, "trials": trials, "space": [f"{n}={w}" for n, w in given.items()]}  # fmt: skip
+    if json is not None:
+        facts = {"command": f"oblivio tune {method} {flags(words)}", **provenance(since)}
+        write_json(json, {**found.to_json(), **facts})
+    return FINISHED
+
+
+def settings_found(method: str, found: Mapping[str, Any]) -> None:
+    """What was found beside the defaults."""
+    from oblivio.bench.tuning import default
+
+    shown = console.table("setting", ">default", ">found")
+    for name, value in found.items():
+        both = (default(method, name), value)
+        shown.add_row(name, *(f"{each:.3g}" if isinstance(each, float) else str(each) for each in both))
+    console.out().print(shown)
 
 
 def speed(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oblivio.cli import console, records
+from oblivio.cli import console, learn, records
 from oblivio.cli.forget import OPTIONS
 from oblivio.cli.settings import keywords, shape
 from oblivio.core.errors import BadInput, nearest
@@ -23,7 +23,13 @@ KINDS = {
     "tabular": {"classification", "binary", "multilabel", "regression"},
     "graph": {"graph", "links"},
 }
-GROUPS = {"unlearning": "method", "piece": "piece (--with)", "protection": "protection", "learner": "learner"}
+GROUPS = {
+    "unlearning": "method",
+    "continual": "continual method",
+    "piece": "piece (--with)",
+    "protection": "protection",
+    "learner": "learner",
+}
 REQUESTS = {"class": "whole classes", "rows": "some rows", "clean": "manipulated rows"}
 FIELD = re.compile(r"^([A-Z][a-z ]*): ")
 
@@ -67,7 +73,8 @@ def _listed(heading: str, of: list[Spec]) -> Table:
     table = console.table(heading, "needs", "serves", "claims", "paper")
     for spec in of:
         verdict = records.verdict(spec.id, names())
-        table.add_row(spec.id, needs(spec), ", ".join(spec.serves), verdict, brief(spec.paper))
+        serves = spec.scenarios if spec.kind == "continual" else spec.serves
+        table.add_row(spec.id, needs(spec), ", ".join(serves), verdict, brief(spec.paper))
     return table
 
 
@@ -117,9 +124,10 @@ def show(method: Annotated[str, typer.Argument(metavar="METHOD", help="A name fr
 def card(spec: Spec) -> dict[str, str]:
     """What the method's docstring and decorator say, by heading."""
     requests = " or ".join(REQUESTS[kind] for kind in spec.serves)
+    served = {"Serves": f"{requests} only: {spec.refusal}" if spec.refusal else requests}
     return {
         **fields(spec.doc),
-        "Serves": f"{requests} only: {spec.refusal}" if spec.refusal else requests,
+        **({"Scenarios": ", ".join(spec.scenarios)} if spec.kind == "continual" else served),
         "Tasks": ", ".join(spec.tasks),
         "Cost": spec.cost,
         "Guarantee": spec.guarantee,
@@ -150,6 +158,10 @@ def example(spec: Spec) -> str:
         return f'learner = oblivio.learner({model}, "{spec.id}")'
     if spec.kind == "protection":
         return f'outcome = oblivio.protect(oblivio.Problem(model, retain=rows), "{spec.id}")'
+    if spec.kind == "continual":
+        return f"oblivio learn --stream split-digits --scenario {spec.scenarios[0]} --method {spec.id}"
+    if spec.kind == "piece" and spec.needs == ("new",):
+        return f"oblivio learn --stream split-digits --scenario {spec.scenarios[0]} --method er --with {spec.id}"
     if not KINDS["tabular"] & set(spec.tasks):
         return f"oblivio bench unlearning --problem cora-nodes --method {spec.id}"
     if "proxy" in spec.needs:
@@ -161,7 +173,8 @@ def example(spec: Spec) -> str:
 
 def _settings(spec: Spec) -> Table:
     table = console.table("setting", "option", "type", "allowed", ">default")
-    for name, keyword in keywords(spec, OPTIONS).items():
+    taken = learn.OPTIONS if spec.kind == "continual" else OPTIONS
+    for name, keyword in keywords(spec, taken).items():
         of = shape(spec.settings[name])
         table.add_row(name, "--" + keyword.replace("_", "-"), of.type, of.allowed, str(spec.settings[name].default))
     return table
