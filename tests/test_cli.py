@@ -39,7 +39,7 @@ COMMANDS = [
     [], ["forget"], ["forget", "--method", "salun"], ["resume"], ["init"], ["demo"], ["methods"], ["show"],
     ["audit"], ["compare"], ["purge"], ["cite"], ["claims"], ["claims", "run"], ["claims", "table"],
     ["claims", "verify"], ["bench"], ["bench", "speed"], ["bench", "unlearning"], ["tune"], ["problems"], ["sequence"],
-    ["cache"], ["cache", "list"], ["cache", "clear"],
+    ["learn"], ["learn", "--method", "er"], ["bench", "continual"], ["cache"], ["cache", "list"], ["cache", "clear"],
 ]  # fmt: skip
 SMALL = """\
 data: {name: digits, valid: 0}

@@ -34,7 +34,8 @@ def network() -> nn.Module:
 
 
 def learned(name: str, **settings: object) -> Learner:
-    learner = Learner(network(), methods.registry.get(name)(**CHEAP, **settings), "classification")
+    plan = methods.registry.get(name)(**CHEAP, **settings)
+    learner = Learner(network(), plan, "classification", active="all")  # as DER has it; the others can
     for experience in split("digits", tasks=5).train[:3]:
         learner.learn(experience)
     return learner

@@ -34,6 +34,10 @@ class Task:
         """The outputs with those out of play that do not count; here all do. See ``tasks.incremental``."""
         return out
 
+    def unmasked(self) -> Task:
+        """The same task with outputs of classes that have not come in play too."""
+        return self
+
     def each(self, out: Tensor, batch: Batch) -> Tensor:
         """The training loss of every example."""
         raise NotImplementedError

@@ -56,6 +56,11 @@ SETS = {
     "fashion_mnist": Published(
         "Fashion-MNIST (H. Xiao, K. Rasul, R. Vollgraf, 2017), official order", "MIT",
         hub=("zalando-datasets/fashion_mnist", "image", "label")),
+    "cifar10": Published(
+        "CIFAR-10 (A. Krizhevsky, 2009), official order", CIFAR_LICENCE, hub=("uoft-cs/cifar10", "img", "label")),
+    "cifar100": Published(
+        "CIFAR-100 (A. Krizhevsky, 2009), official order", CIFAR_LICENCE,
+        hub=("uoft-cs/cifar100", "img", "fine_label")),
     "cifar10_small": Published(
         "CIFAR-10 (A. Krizhevsky, 2009): of each class the first 1,500 training and 300 test images in official order",
         CIFAR_LICENCE, ids="idx", hub=("uoft-cs/cifar10", "img", "label"), each=(1500, 300)),

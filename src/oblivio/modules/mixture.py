@@ -54,6 +54,7 @@ class Mixture(Wrap):
                            "output for every class of the stream")  # fmt: skip
         self.beta = beta
         self.components = nn.ModuleList([Component(net, vae)])
+        self.training = net.training
 
     @property
     def newest(self) -> Component:

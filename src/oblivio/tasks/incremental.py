@@ -45,6 +45,12 @@ class Outputs:
         self.came.append({task: set(classes) for task, classes in tasks.items()})
         self._masks = {}
 
+    def but(self, active: str) -> Outputs:
+        """The same experiences, and other outputs in the training loss."""
+        other = Outputs(self.scenario, active)
+        other.came = self.came
+        return other
+
     def columns(self, which: str) -> Tensor | None:
         """The outputs that count in a view that is the same for all rows, in order; None where all do.
 
@@ -133,6 +139,12 @@ class Incremental(Classification):
 
     def __init__(self, outputs: Outputs) -> None:
         self.outputs = outputs
+        self._unmasked: Incremental | None = None
+
+    def unmasked(self) -> Incremental:
+        if self._unmasked is None:
+            self._unmasked = Incremental(self.outputs.but("all"))
+        return self._unmasked
 
     def forward(self, nets: Networks, net: str, batch: Batch) -> Tensor:
         module: Any = nets[net]

@@ -60,6 +60,7 @@ class wasserstein(_FromStart):
     """
 
     def kept(self, weight: Tensor) -> Tensor:
+        """Its values, sorted."""
         return weight.detach().flatten().sort().values
 
     def distance(self, weight: Tensor, start: Tensor) -> Tensor:

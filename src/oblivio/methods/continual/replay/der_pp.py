@@ -36,8 +36,12 @@ def der_pp(
 
     Equation: min CE(new) + alpha mean (f(x1) - z1)^2 + beta CE(x2), with x1 and x2 drawn apart from the same store.
     Needs: new rows; no boundaries.
-    Fails: as ``der``. With alpha = 0 it is ``er``, with both 0 ``naive``.
+    Fails: as ``der``. With alpha = 0 it is ``er``, with both 0 ``naive``, both with all outputs in play: see ``der``.
     """
     stored = Buffer(buffer, store=outputs, batch=replay)
-    total = terms.fit("new") + alpha * terms.match(stored) + beta * terms.fit(Twin(stored))
+    total = (
+        terms.fit("new", view="unmasked")
+        + alpha * terms.match(stored)
+        + beta * terms.fit(Twin(stored), view="unmasked")
+    )
     return Descent(total, over="new", epochs=epochs, batch=batch, opt=sgd(lr, momentum, carry=True))
