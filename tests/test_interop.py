@@ -229,7 +229,9 @@ def test_forgetting_reaches_the_folder(tmp_path):
     taught(memory, tmp_path / "out", tasks=(FIRST,), max_steps=1)
     receipt = memory.forget(["1-3", "1-7"])
     assert str(receipt).splitlines() == [
-        "2 rows forgotten", "  Kept replay: 2 rows removed", "  weights: not changed: what they learned of the rows stays",
+        "2 rows forgotten",
+        "  Kept replay: 2 rows removed",
+        "  weights: not changed: what they learned of the rows stays",
         "  still there: Anchor",
     ]  # fmt: skip
     again = Remember(replay=64, ewc=1.0, folder=folder)

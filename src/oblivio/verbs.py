@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from oblivio import artefact, learners
+from oblivio import artefact, learners, methods
 from oblivio.audits.report import Report
 from oblivio.core.errors import BadInput
 from oblivio.core.plan import Plan, Stage
@@ -335,8 +335,9 @@ def learner(
     Args:
         model: where it starts; copies of it are used; heads in closed form take it as a frozen encoder. None for
             ``certified``, which is a model of its own.
-        method: a continual method such as ``er`` or ``ewc``, or a plan, which is run for every experience; or ``sisa``,
-            ``s3t``, ``acu``, ``ridge`` or ``certified``, which forget with a guarantee (`oblivio methods` lists all).
+        method: a continual method such as ``er`` or ``ewc``, another registered method, or a plan, which is run for
+            every experience; or ``sisa``, ``s3t``, ``acu``, ``ridge`` or ``certified``, which forget with a guarantee
+            (`oblivio methods` lists all).
         task: classification, binary, multilabel or regression; of a plan it may be a Task.
         seed: of all randomness.
         pieces: changes of the plan, in order: names, (name, settings), or functions from plan to plan.
@@ -350,7 +351,7 @@ def learner(
         with ``learn``, ``forget`` and ``predict``; see ``oblivio.learners``.
 
     Raises:
-        BadInput: an unknown method or setting, a method of another kind, or a task that it is not for.
+        BadInput: an unknown method or setting, or a task that it is not for.
 
     Example:
         ``learner(model, "er", buffer=500).learn(experience).forget([4, 8])``
@@ -360,7 +361,8 @@ def learner(
         return make() if model is None else make(model, task=task, seed=seed)
     if model is None:
         raise BadInput(f"learner: {method} changes a model; give one")
-    chosen = choose(method, settings, pieces, kind="continual")
+    kind = methods.spec(method).kind if isinstance(method, str) else ""
+    chosen = choose(method, settings, pieces, kind=kind)
     name = task if isinstance(task, str) else task.name
     if chosen.spec is not None and name not in chosen.spec.tasks:
         raise BadInput(f"{method} is for {', '.join(chosen.spec.tasks)}; this task is {name}")

@@ -22,6 +22,7 @@ from oblivio.core.errors import BadInput, nearest
 
 LEAST = 3  # seeds that a verdict needs
 DIGITS = 6  # decimals of a figure
+CHEAP = 20  # seconds that tests may take to measure a seed again
 
 
 def names() -> list[str]:
@@ -115,10 +116,21 @@ def _apart(where: str, seeds: Sequence[int], old: Numbers, now: Sequence[int], n
     return found
 
 
+def cheap() -> list[str]:
+    """The claims of which one seed measures what their records hold, and took at most ``CHEAP`` seconds then."""
+    return [name for name, record in table().items() if record is not None and _seed(record) <= CHEAP
+            and load(name).fast is None]  # fmt: skip
+
+
+def _seed(record: Record) -> float:
+    """Seconds of one seed of one method: a record has those of all seeds, of the claim and its controls."""
+    return record.seconds / (len(record.seeds) * (1 + len(record.control)))
+
+
 def tenth(commit: str) -> list[str]:
-    """A tenth of the claims whose fast form measures what their records hold, at least one, chosen by the commit."""
-    cheap = [name for name in names() if load(name).fast is None]
-    return sorted(random.Random(commit).sample(cheap, max(1, len(cheap) // 10)))
+    """A tenth of the cheap claims, at least one, chosen by the commit."""
+    known = cheap()
+    return sorted(random.Random(commit).sample(known, max(1, len(known) // 10)))
 
 
 # --- one claim

@@ -106,14 +106,15 @@ class Learner:
             Stopped: NaN, or a watcher ended it; the learner is as it was.
         """
         given = _sources(experience, sources)
-        outputs = self._begun(experience, given["new"])
+        rows = _learned(given)
+        outputs = self._begun(experience, rows)
         if self.turn + 1 < self._turns.saved:
             self.problem.turn, self.outputs = self.turn + 1, outputs
-            self.learned.append(given["new"].ids)
+            self.learned.append(rows.ids)
             return self
         work = self._fresh(given, outputs)
         run = self._run(work, watch, self._turns.place(work.turn))
-        learned = [*self.learned, given["new"].ids]
+        learned = [*self.learned, rows.ids]
         if self._turns.saved == work.turn:
             learned = self._turns.without_forgotten(learned)
             run.resume()
@@ -252,6 +253,11 @@ def _sources(experience: Experience | None, more: dict[str, Any]) -> dict[str, S
         if not isinstance(experience, Experience):
             raise BadInput(f"learn takes an Experience of a stream, or new=rows; this is a {type(experience).__name__}")
         given |= {"new": experience.rows, "valid": experience.valid}
-    if given.get("new") is None:
+    if all(value is None for value in given.values()):
         raise BadInput("learn: give an experience, or its rows as new=")
     return {name: as_source(value, name) for name, value in given.items() if value is not None}
+
+
+def _learned(given: dict[str, Source]) -> Source:
+    """The rows that an experience brings: ``new``, or the first that were given."""
+    return given.get("new", next(iter(given.values())))

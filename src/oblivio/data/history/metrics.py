@@ -95,7 +95,8 @@ def plasticity(R: Table, S: Values) -> float:
 def slope(R: Table) -> float:
     """Least-squares slope of R[i, i] over i; below 0 where later tasks are learned worse: plasticity is being lost."""
     learned = several(R, "the slope").diagonal()
-    return float(np.polynomial.Polynomial.fit(np.arange(len(learned)), learned, 1).convert().coef[-1:].sum())
+    i = np.arange(len(learned)) - (len(learned) - 1) / 2
+    return float(i @ learned / (i @ i))
 
 
 def lca(Z: Table) -> float:

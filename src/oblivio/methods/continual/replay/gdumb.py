@@ -52,7 +52,7 @@ def mixed(step: Step, on: On, probability: float) -> Tensor:
     u = torch.rand(4, generator=draw, device=draw.device).tolist()
     if u[0] >= probability or batch["x"].dim() != 4:
         return step.task.each(step.out(on), batch).mean()
-    other = torch.randperm(len(batch), generator=draw, device=draw.device)
+    other = _partners(batch, draw)
     down, across = (_span(size, at, math.sqrt(u[1])) for size, at in zip(batch["x"].shape[2:], u[2:], strict=True))
 
     def pasted(given: Batch) -> Batch:
@@ -64,6 +64,13 @@ def mixed(step: Step, on: On, probability: float) -> Tensor:
     share = (down.stop - down.start) * (across.stop - across.start) / batch["x"][0, 0].numel()
     theirs = batch.but(y=batch["y"][other.to(batch["y"].device)])
     return ((1 - share) * step.task.each(out, batch) + share * step.task.each(out, theirs)).mean()
+
+
+def _partners(batch: Batch, draw: torch.Generator) -> Tensor:
+    """For each row the place of another: so many rows on in the memory's order, whatever the order of the batch."""
+    by_row = batch.rows.argsort()
+    far = int(torch.randint(1, max(len(batch), 2), (1,), generator=draw, device=draw.device))
+    return by_row.roll(far)[by_row.argsort()]
 
 
 def _span(size: int, at: float, part: float) -> slice:

@@ -177,6 +177,8 @@ class Mixed(Twin):
     ``y2`` and ``l`` say with what and how much. Called ``replay``, so that batch-norm statistics move with it.
     """
 
+    views = True
+
     def __init__(self, of: PerClass, r: float, p: float) -> None:
         super().__init__(of.memory)
         self.of, self.r, self.p, self.name = of, r, p, "replay"
