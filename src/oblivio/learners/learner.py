@@ -26,6 +26,7 @@ from oblivio.modules.growing import grow_head
 from oblivio.modules.heads import last_linear
 from oblivio.sources import as_source
 from oblivio.tasks import first_output
+from oblivio.tasks.classification import Classification
 from oblivio.tasks.incremental import Incremental, Outputs
 
 
@@ -127,7 +128,7 @@ class Learner:
         """Which outputs count from now on."""
         if not len(rows):
             raise BadInput("new: an experience without rows; leave it out of the stream")
-        if experience is None or type(self.problem.task).__name__ not in ("Classification", "Incremental"):
+        if experience is None or type(self.problem.task) not in (Classification, Incremental):
             return self.outputs
         known = self.outputs or Outputs(experience.scenario, self.active)
         if known.scenario != experience.scenario:
