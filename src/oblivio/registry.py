@@ -16,6 +16,8 @@ from typing import Any
 
 from oblivio.core.errors import BadInput, nearest
 
+TEXT = ("causal_lm", "vision_language")  # tasks of language models
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -38,7 +40,8 @@ class Spec:
     its defaults, where its plan does not tell; ``scenarios``: of a continual method, where it can be used;
     ``images``: whether its rows must be images; ``structure``: whether it builds a structure of its own from experience
     to experience, out of a chain of linear layers; ``on`` and ``on_settings``: a method that a piece is meant for,
-    such as ``er``, and settings of it by name and value.
+    such as ``er``, and settings of it by name and value; ``text``: defaults of settings on language models, where
+    they differ.
     """
 
     id: str
@@ -61,6 +64,11 @@ class Spec:
     structure: bool = False
     on: str = ""
     on_settings: tuple[tuple[str, Any], ...] = ()
+    text: dict[str, Any] = field(default_factory=dict)
+
+    def defaults(self, task: str = "") -> dict[str, Any]:
+        """The default of every setting for a task."""
+        return {name: s.default for name, s in self.settings.items()} | (self.text if task in TEXT else {})
 
     @property
     def summary(self) -> str:

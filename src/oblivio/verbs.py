@@ -18,6 +18,7 @@ from oblivio.core.plan import Plan, Stage
 from oblivio.core.problem import Problem
 from oblivio.core.run import Watch
 from oblivio.core.task import Task
+from oblivio.core.where import Where
 from oblivio.data.dataset import TASKS, known_task
 from oblivio.data.duplicates import copies
 from oblivio.jobs import anew, serving, weights
@@ -47,6 +48,7 @@ def forget(
     recipe: Recipe | dict[str, Any] | None = None,
     folder: str | Path | None = None,
     watch: Sequence[Watch] = (),
+    adapter: Where | None = None,
     **settings: Any,
 ) -> Outcome:
     """Make a copy of the problem's model forget; the model itself keeps every bit, also when this fails.
@@ -62,6 +64,7 @@ def forget(
         recipe: how the original was trained, such as ``{"optimiser": "adamw", "lr": 2e-3, "epochs": 20}``.
         folder: a new folder for the outcome. Called again after a kill, with the same arguments, the run goes on.
         watch: called after every step with (run, stage, step).
+        adapter: what alone may move, such as ``where.lora(r=8)``, which is put beside the layers of the model.
         settings: of the method; of ``auto`` ``budget`` (0.5 retrainings) and ``methods`` (all that the request allows).
 
     Raises:
@@ -73,7 +76,7 @@ def forget(
     """
     if method == AUTO:
         return _climbed(problem, settings, references, recipe, folder, watch)
-    chosen = choose(method, settings, pieces)
+    chosen = choose(method, settings, pieces, task=problem.task.name, adapter=adapter)
     serving.check(problem, chosen.spec)
     notes = _copies(problem)
     known, control = _standards(problem, references, recipe)

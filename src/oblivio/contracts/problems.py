@@ -17,23 +17,26 @@ from oblivio.core.descent import Descent
 from oblivio.core.opt import adam
 from oblivio.core.problem import Problem
 from oblivio.core.run import Run
-from oblivio.core.source import Batch
+from oblivio.core.source import Batch, Source
 from oblivio.core.task import Task
 from oblivio.data.graphs import block_model
 from oblivio.networks import build
 from oblivio.sources import as_source
+from oblivio.sources.tokens import IGNORED, Tokens
 from oblivio.tasks.graph import Links, Nodes
+from oblivio.tasks.language import CausalLM
 from oblivio.terms import fit
 
 ROWS, GONE, HELD = 160, 13, 40  # of training, of these to forget (no number of chunks divides them), of test
-IGNORED = -100  # the target of a token that is only padding
+END = 1  # the token that ends an answer
 
 
 @dataclass(frozen=True)
 class Tiny:
     """One row of the table. ``data`` gives (x, y), ``going(x, y)`` says of each row whether it may be asked to go.
 
-    ``pad(name, values)`` makes a column longer without changing what it means, where rows have a length.
+    ``pad(name, values)`` makes a column longer without changing what it means, where rows have a length; ``rows(x, y)``
+    makes a source of the data, where tensors alone will not do.
     """
 
     name: str
@@ -42,6 +45,13 @@ class Tiny:
     data: Callable[[], tuple[Tensor, Tensor]]
     going: Callable[[Tensor, Tensor], Tensor]
     pad: Callable[[str, Tensor], Tensor] | None = None
+    rows: Callable[[Tensor, Tensor], Source] | None = None
+
+    def source(self, x: Tensor, y: Tensor) -> Source:
+        """All rows, with a column ``group`` of 0 and 1 in turn."""
+        if self.rows is not None:
+            return self.rows(x, y)
+        return as_source({"x": x, "y": y, "group": torch.arange(len(x)) % 2})
 
     @property
     def kind(self) -> str:
@@ -65,11 +75,12 @@ def _trained(tiny: Tiny) -> Problem:
         torch.manual_seed(0)
         model = tiny.build()
     x, y = tiny.data()
-    rows = as_source({"x": x[:ROWS], "y": y[:ROWS], "group": torch.arange(ROWS) % 2})
+    every = tiny.source(x, y)
+    rows = every.take(range(ROWS))
     gone = tiny.going(x[:ROWS], y[:ROWS]).nonzero().flatten()[:GONE]
     kept = torch.ones(ROWS, dtype=torch.bool).index_fill(0, gone, False)
     Run(Descent(fit("train"), opt=adam(0.01), steps=100, batch=32), Problem(model, task=tiny.task, train=rows)).go()
-    test = (x[ROWS : ROWS + HELD], y[ROWS : ROWS + HELD])
+    test = every.take(range(ROWS, ROWS + HELD))
     strange = {"x": x[:ROWS].flip(-1)}
     return Problem(model.eval(), task=tiny.task, forget=rows.take(gone), retain=rows.take(kept), train=rows, test=test,
                    new=rows.take(kept), proxy=strange)  # fmt: skip
@@ -194,6 +205,34 @@ def _gcn(outputs: int) -> Callable[[], nn.Module]:
     return lambda: build("gcn", (16,), outputs, hidden=(16, 8))
 
 
+def _texts() -> tuple[Tensor, Tensor]:
+    """Two to four tokens of a prompt, one or two of an answer that follow from the first, and an end; padded with 0."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(3, 30, (ROWS + HELD, 8), generator=g)
+    prompt, answer = (torch.randint(low, high, (len(x), 1), generator=g) for low, high in ((2, 5), (1, 3)))
+    place = torch.arange(8)
+    said = (place >= prompt) & (place < prompt + answer)
+    x = torch.where(said, 3 + (7 * x[:, :1] + place) % 27, x)
+    x = torch.where(place == prompt + answer, END, x) * (place <= prompt + answer)
+    return x, torch.where((place >= prompt) & (x > 0), x, IGNORED)
+
+
+def _as_tokens(x: Tensor, y: Tensor) -> Source:
+    rows = [row[row > 0].tolist() for row in x]
+    prompts = [int((label[: len(row)] == IGNORED).sum()) for row, label in zip(rows, y, strict=True)]
+    return Tokens(rows, prompts, pad=0, group=torch.arange(len(x)) % 2)
+
+
+def _language() -> tuple[Tiny, ...]:
+    from oblivio.networks.language import llama  # an extra
+
+    def build() -> nn.Module:
+        return llama(30, layers=2, width=16, heads=2, ff=16, context=16, attn_implementation="eager")
+
+    return (Tiny("texts", CausalLM(), build, _texts, lambda x, y: x[:, 0] < 8, pad=_longer, rows=_as_tokens),)
+
+
+TEXTS = _language() if find_spec("transformers") and find_spec("peft") else ()  # extras
 GRAPHS = (_nodes(), _links()) if find_spec("torch_geometric") else ()  # an extra
 TABLE: dict[str, Tiny] = {
     tiny.name: tiny
@@ -205,5 +244,6 @@ TABLE: dict[str, Tiny] = {
         Tiny("diabetes", "regression", _mlp(10, 8, 1), _diabetes, lambda x, y: y > 0.8),
         Tiny("sentences", Tagging(), _tagger, _sentences, lambda x, y: y[:, 0] == 3, pad=_longer),
         *GRAPHS,
+        *TEXTS,
     )
 }

@@ -97,6 +97,7 @@ class Descent(Stage):
         self._selection = {n: m for n, m in selection.items() if m is None or bool(m.any())}
         if not self._selection:
             raise BadInput(f"where={self.where!r} chooses no weight")
+        problem.move(self._selection)
         taps = tuple(dict.fromkeys(problem.layer(t) for p in self.own for t in p.taps))
         self._step = Step(problem, self.place, self._selection, self.batch, self.chunk, self.moves, taps)
         self._step.opt = self.opt

@@ -129,6 +129,11 @@ def adamw(
     return Opt(torch.optim.AdamW, lr, schedule, carry, betas=betas, weight_decay=wd, fused=True)
 
 
+def common(name: str, lr: float) -> Opt:
+    """The form of an optimiser that methods share: ``sgd`` with momentum 0.9, ``adamw`` without decay."""
+    return {"sgd": lambda: sgd(lr, 0.9), "adamw": lambda: adamw(lr, wd=0.0)}[name]()
+
+
 def adagrad(lr: float, initial: float = 0.0, eps: float = 1e-10, carry: bool = False) -> Opt:
     """Adagrad: each weight's rate falls with the sum of its squared gradients, which begins at ``initial``."""
     return Opt(torch.optim.Adagrad, lr, None, carry, initial_accumulator_value=initial, eps=eps, fused=True)

@@ -6,12 +6,12 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
 from oblivio.core.errors import BadInput
-from oblivio.core.part import Part, children
+from oblivio.core.part import Part, children, overrides
 from oblivio.core.where import Where, as_where
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Stage(Part):
         """Before the first visit; Parts are prepared unless the run is resumed."""
         if not self.state.get("open"):
             self._begin(problem)
+            if self._writes("prepare"):
+                problem.move()
             for part in self.own:
                 part.prepare(problem)
             self.state["open"] = True
@@ -50,9 +52,15 @@ class Stage(Part):
 
     def close(self, problem: Problem) -> None:
         """After the last visit."""
+        if self._writes("consolidate"):
+            problem.move()
         for part in self.own:
             part.consolidate(problem)
         self.state["open"] = False
+
+    def _writes(self, hook: str) -> bool:
+        """Whether a Part may change weights in ``hook``; one that only chooses weights does not."""
+        return any(overrides(part, hook) and not isinstance(part, Where) for part in self.own)
 
     def __rshift__(self, other: Stage) -> Plan:
         return Plan([*_stages(self), *_stages(other)])
@@ -156,10 +164,14 @@ class Cycle(Stage):
 class Edit(Stage):
     """A direct change of weights, structure or sources without descent, made by ``@edit``."""
 
-    def __init__(self, fn: Callable[..., None], settings: dict[str, Any], makes: bool = False) -> None:
-        self.fn, self.settings, self.makes = fn, settings, makes
+    def __init__(
+        self, fn: Callable[..., None], settings: dict[str, Any], makes: bool = False, writes: bool = True
+    ) -> None:
+        self.fn, self.settings, self.makes, self.writes = fn, settings, makes, writes
 
     def visit(self, problem: Problem, run: Run) -> None:
+        if self.writes:
+            problem.move()
         with torch.no_grad():
             self.fn(problem, **self.settings)
         problem.moved = True
@@ -168,22 +180,29 @@ class Edit(Stage):
         return f"{self.fn.__name__}({', '.join(f'{k}={v!r}' for k, v in self.settings.items())})"
 
 
-def edit(fn: Callable[..., None] | None = None, *, makes: bool = False) -> Any:
-    """Make an Edit of ``f(problem, ...)``; ``makes`` says that it makes sources, which later stages may read."""
+@overload
+def edit(fn: Callable[..., None]) -> Callable[..., Edit]: ...
+@overload
+def edit(*, makes: bool = ..., writes: bool = ...) -> Callable[[Callable[..., None]], Callable[..., Edit]]: ...
+def edit(fn: Callable[..., None] | None = None, *, makes: bool = False, writes: bool = True) -> Any:
+    """Make an Edit of ``f(problem, ...)``.
+
+    ``makes`` says that it makes sources, which later stages may read; without ``writes`` it changes no weight itself.
+    """
     if fn is None:
-        return lambda f: edit(f, makes=makes)
+        return functools.partial(edit, makes=makes, writes=writes)
     signature = inspect.signature(fn)
 
     @functools.wraps(fn)
     def make(*args: Any, **kwargs: Any) -> Edit:
         bound = signature.bind(None, *args, **kwargs)
         bound.apply_defaults()
-        return Edit(fn, dict(list(bound.arguments.items())[1:]), makes)
+        return Edit(fn, dict(list(bound.arguments.items())[1:]), makes, writes)
 
     return make
 
 
-@edit
+@edit(writes=False)
 def keep(problem: Problem, name: str) -> None:
     """Take a snapshot."""
     problem.keep(name)
@@ -195,7 +214,7 @@ def restore(problem: Problem, name: str) -> None:
     problem.restore(name)
 
 
-@edit
+@edit(writes=False)
 def operate(problem: Problem, op: Callable[..., None], **arguments: Any) -> None:
     """Change the structure by a surgery."""
     problem.operate(op, **arguments.get("arguments", arguments))

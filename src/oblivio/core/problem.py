@@ -22,7 +22,7 @@ from oblivio.core.seeds import generator
 from oblivio.core.source import Batch, Source
 from oblivio.core.task import Task
 from oblivio.core.team import ALONE, Team
-from oblivio.core.term import On, Term
+from oblivio.core.term import On, Take, Term
 from oblivio.core.where import Where, as_where, matches
 
 GOALS = ("retrained", "clean", "chance")
@@ -78,6 +78,7 @@ class Problem:
         self.frozen: dict[str, Tensor] = {}
         self.made: dict[str, dict[str, Tensor]] = {}
         self.moved = False  # whether the weights have left the start
+        self._moving: set[str] = set()  # weights that this run may have moved
         self.passes: dict[str, int] = {}  # rows forwarded, by source
         self.work: dict[str, int] = {}  # steps, and rows through any forward and any backward
         self.known: Known | None = None  # where passes are kept for all copies; a comparison of methods sets it
@@ -90,6 +91,12 @@ class Problem:
         tasks = importlib.import_module("oblivio.tasks")  # a plug: the core knows no task by name
         self.nets.to(team.device)
         self.task: Task = tasks.resolve(task, self)
+
+    @classmethod
+    def causal_lm(cls, model: Any, tokenizer: Any, **given: Any) -> Problem:
+        """A request to a language model; see ``oblivio.data.language.request``, which this calls."""
+        request = importlib.import_module("oblivio.data.language.request")  # a plug: the core knows no texts
+        return request.request(model, tokenizer, **given)  # type: ignore[no-any-return]
 
     def _named(self, name: str, source: Source) -> Source:
         source = source.take(np.arange(len(source))) if source.name not in ("", name) else source
@@ -149,9 +156,26 @@ class Problem:
         return found
 
     def keep(self, name: str) -> None:
-        """Take a snapshot of all weights and buffers; tied tensors once."""
-        tensors = [*self.nets.named_parameters(), *self.nets.named_buffers()]
-        self.snapshots[name] = {n: t.detach().clone() for n, t in tensors}
+        """Take a snapshot of all weights and buffers; tied tensors once.
+
+        Weights that have not moved in this run are copied when they are about to: a frozen base has no second copy.
+        """
+        weights = dict(self.nets.named_parameters())
+        tensors = {n: w for n, w in weights.items() if n in self._moving} | dict(self.nets.named_buffers())
+        self.snapshots[name] = {n: t.detach().clone() for n, t in tensors.items()}
+
+    def move(self, names: Iterable[str] | None = None) -> None:
+        """Say that these weights are about to change (default: any), so that every snapshot takes them first."""
+        weights = dict(self.nets.named_parameters())
+        names = list(weights) if names is None else names
+        for kept in self.snapshots.values():
+            kept.update({n: weights[n].detach().clone() for n in names if n not in kept})
+        self._moving = self._moving | set(names)
+
+    def kept(self, name: str) -> Grads:
+        """All tensors as they are in a snapshot."""
+        live = {n: t.detach() for n, t in [*self.nets.named_parameters(), *self.nets.named_buffers()]}
+        return live | self.snapshots[name]
 
     def restore(self, name: str) -> None:
         """Put a snapshot's values back where names and shapes still fit."""
@@ -162,8 +186,13 @@ class Problem:
 
     def operate(self, op: Callable[..., None], **arguments: Any) -> None:
         """Change the structure by a registered surgery; it is journaled and replayed on loading."""
+        before = {id(w) for w in self.nets.parameters()}
+        if not surgery.appends(op):
+            self.move()
         surgery.operate(self.nets, self.journal, op, **arguments)
         self.nets.to(self.team.device)
+        if surgery.appends(op):  # what joins is in every snapshot as it was born: there it does nothing yet
+            self.move([n for n, w in self.nets.named_parameters() if id(w) not in before])
 
     # --- sources
 
@@ -231,10 +260,13 @@ class Problem:
         finally:
             self.passes, self.work = before
 
-    def freeze(self, on: On, take: Callable[[Tensor, Batch], Tensor]) -> None:
-        """Fill the cache of ``take(out, batch)`` of the start on ``on``; where rows are random, keep the start."""
+    def freeze(self, on: On, take: Take) -> None:
+        """Fill the cache of ``take(out, batch)`` of the start on ``on``; where rows are random, keep the start.
+
+        So it does where a row's value is as wide as the outputs of a language model.
+        """
         known = on in self.sources if isinstance(on, str) else True
-        if not known or self.source(on).random or self.task.random:
+        if not known or self.source(on).random or self.task.random or self._wide(on, take):
             if "start" not in self.snapshots:
                 self.keep("start")
             return
@@ -242,9 +274,23 @@ class Problem:
         if key not in self.frozen:
 
             def outputs(_: Nets, batch: Batch) -> Tensor:
-                return self.at("start", lambda nets: take(self.task.forward(nets, "model", batch), batch))
+                return self.at("start", lambda nets: self.taken(take, self.task.forward(nets, "model", batch), batch))
 
             self.frozen[key] = self.once(key.partition("|")[2], on, lambda: self.tabulate(on, outputs))
+
+    def taken(self, take: Take, out: Tensor, batch: Batch) -> Tensor:
+        """``take(out, batch)``; a word is what the task calls so, such as ``"score"``."""
+        fn = getattr(self.task, take) if isinstance(take, str) else take
+        value: Tensor = fn(out, batch)
+        return value
+
+    def _wide(self, on: On, take: Take) -> bool:
+        """Whether a table of ``take`` would hold more than one number a row for outputs too wide for that."""
+        if not self.task.wide or not len(self.source(on)):
+            return False
+        first = self.source(on).batch(torch.arange(1))
+        with torch.no_grad(), self.evaluating():
+            return self.taken(take, self.task.forward(self.nets, "model", first), first).dim() > 1
 
     def once(self, what: str, on: On, make: Callable[[], Any]) -> Any:
         """``make()``, or what it gave before at these weights to a copy of the problem, where such is kept.
@@ -259,8 +305,10 @@ class Problem:
             self.count(source.name, len(source))
         return value
 
-    def frozen_key(self, on: On, take: Callable[..., Tensor], at: str) -> str:
+    def frozen_key(self, on: On, take: Take, at: str) -> str:
         """What determines a cached table: source, snapshot, and the code and settings of ``take``."""
+        if isinstance(take, str):
+            return f"{on if isinstance(on, str) else on.name}|{at}|task.{take}"
         name = getattr(take, "__qualname__", None)
         if name is not None and "<" in name:
             raise BadInput(f"{name} has no name of its own to key a cache by; define it at the top of a module")
@@ -306,8 +354,9 @@ class Problem:
         """The same request on copies of the networks; sources are shared, being read only."""
         other = copy.copy(self)
         other.nets = copy.deepcopy(self.nets)
-        for name in ("sources", "records", "journal", "snapshots", "frozen", "made", "passes", "work"):
+        for name in ("sources", "records", "journal", "frozen", "made", "passes", "work", "_moving"):
             setattr(other, name, copy.copy(getattr(self, name)))
+        other.snapshots = {name: dict(kept) for name, kept in self.snapshots.items()}
         return other
 
 

@@ -111,7 +111,7 @@ class Run:
 
     def _start(self) -> None:
         """Snapshots and cached outputs of the start, while the weights are still there; those of another run go."""
-        self.problem.moved, self.problem.frozen = False, {}
+        self.problem.moved, self.problem.frozen, self.problem._moving = False, {}, set()
         self.problem.snapshots.pop("start", None)
         for part in self.parts.values():
             if "start" in part.keeps and "start" not in self.problem.snapshots:

@@ -15,7 +15,7 @@ from oblivio.core.grads import Grads
 from oblivio.core.seeds import mix
 from oblivio.core.source import Batch, Source
 from oblivio.core.surgery import Networks
-from oblivio.core.term import On, Term, source_name
+from oblivio.core.term import On, Take, Term, source_name
 
 if TYPE_CHECKING:
     from oblivio.core.opt import Opt
@@ -149,14 +149,14 @@ class Step:
         self.out(on, net, at, via)
         return self._taps[source_name(on), net, at, via, layer]
 
-    def frozen(self, on: On, take: Callable[[Tensor, Batch], Tensor], at: str = "start") -> Tensor:
+    def frozen(self, on: On, take: Take, at: str = "start") -> Tensor:
         """``take(out, batch)`` of a snapshot's outputs: from the cache by row, or computed where rows are random."""
         table = self.problem.frozen.get(self.problem.frozen_key(on, take, at))
         batch = self.batch(on)
         if table is not None:
             return table.index_select(0, batch.rows.to(table.device))
         with torch.no_grad():
-            return take(self.out(on, at=at), batch)
+            return self.problem.taken(take, self.out(on, at=at), batch)
 
     def seen(self, on: On, layer: str | None = None, net: str = "model") -> Tensor:
         """What the objective saw of this batch before the update: outputs, or the input of a tapped layer, detached."""

@@ -14,15 +14,26 @@ from oblivio.core.errors import BadInput
 Networks: TypeAlias = "Mapping[str, nn.Module] | nn.ModuleDict"  # by name
 Journal = list[dict[str, Any]]
 _operations: dict[str, Callable[..., None]] = {}
+_appending: set[str] = set()
 
 
-def surgery(fn: Callable[..., None]) -> Callable[..., None]:
+def surgery(fn: Callable[..., None] | None = None, *, appends: bool = False) -> Any:
     """Register ``fn(nets, *, <JSON arguments>)``.
 
-    It appends and never reshapes, and leaves the function computed as it was unless its docstring says otherwise.
+    It appends and never reshapes, and leaves the function computed as it was unless its docstring says otherwise. With
+    ``appends`` it changes no weight that is there, and those that come do nothing at first.
     """
+    if fn is None:
+        return lambda f: surgery(f, appends=appends)
     _operations[_name(fn)] = fn
+    if appends:
+        _appending.add(_name(fn))
     return fn
+
+
+def appends(fn: Callable[..., None]) -> bool:
+    """Whether a surgery leaves all weights that are there as they are."""
+    return _name(fn) in _appending
 
 
 def _name(fn: Callable[..., None]) -> str:

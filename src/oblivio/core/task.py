@@ -20,6 +20,7 @@ class Task:
     figure = ""
     higher = True
     random = False  # whether ``complete`` draws
+    wide = False  # whether outputs are too large to keep those of every row
 
     def complete(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Draw once what all nets share for this batch (time, noise, mask); here nothing."""

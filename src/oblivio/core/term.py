@@ -13,12 +13,13 @@ from torch import Tensor
 
 from oblivio.core.grads import Grads, add
 from oblivio.core.part import Part, children
-from oblivio.core.source import Source
+from oblivio.core.source import Batch, Source
 
 if TYPE_CHECKING:
     from oblivio.core.step import Step
 
 On: TypeAlias = "str | Source"
+Take: TypeAlias = "str | Callable[[Tensor, Batch], Tensor]"  # of outputs; a word is a method of the task
 Coefficient: TypeAlias = "float | Callable[[Step], float]"
 Weigh: TypeAlias = "Callable[[Step, On], Tensor]"
 R = TypeVar("R", bound="Rule")
@@ -28,7 +29,7 @@ class Term(Part):
     """A value computed from a step. ``whole`` terms relate rows to each other and cannot be split into chunks."""
 
     whole: bool = False
-    frozen: tuple[Callable[..., Tensor], ...] = ()  # what it reads of the frozen start, cached for ``on``
+    frozen: tuple[Take, ...] = ()  # what it reads of the frozen start, cached for ``on``
 
     @property
     def reads(self) -> tuple[On, ...]:
@@ -175,7 +176,7 @@ class Function(Term):
         fn: Callable[..., Tensor],
         settings: dict[str, Any],
         whole: bool,
-        frozen: tuple[Callable[..., Tensor], ...],
+        frozen: tuple[Take, ...],
         taps: tuple[str, ...],
         weigh: Weigh | None = None,
     ) -> None:
@@ -207,15 +208,16 @@ def term(
     fn: Callable[..., Tensor] | None = None,
     *,
     whole: bool = False,
-    frozen: tuple[Callable[..., Tensor], ...] = (),
+    frozen: tuple[Take, ...] = (),
     taps: tuple[str, ...] = (),
 ) -> Any:
     """Make a Term of ``f(step, on, ...)``, which returns one value an example, shape (n,).
 
     The mean divides by the count of the whole batch, so that chunks and processes add up. With ``whole`` the function
-    relates rows to each other and returns one value, shape (). ``frozen`` lists functions of (out, batch) that it reads
-    through ``step.frozen``: they are computed once, from the model as it was at the start of the run. ``taps`` lists
-    the layers whose inputs it reads through ``step.tap``; ``"features"`` is the problem's feature layer.
+    relates rows to each other and returns one value, shape (). ``frozen`` lists functions of (out, batch), or words for
+    such of the task, that it reads through ``step.frozen``: they are computed once, from the model as it was at the
+    start of the run. ``taps`` lists the layers whose inputs it reads through ``step.tap``; ``"features"`` is the
+    problem's feature layer.
     """
     if fn is None:
         return lambda f: term(f, whole=whole, frozen=frozen, taps=taps)

@@ -17,6 +17,7 @@ from oblivio.core.errors import BadInput
 from oblivio.core.plan import Stage
 from oblivio.core.problem import Problem
 from oblivio.core.run import Run, Watch
+from oblivio.core.where import Where
 from oblivio.jobs.guards import Watcher
 from oblivio.jobs.job import Guards
 from oblivio.registry import Spec
@@ -36,27 +37,40 @@ class Chosen:
 
 
 def choose(
-    method: str | Stage, settings: Mapping[str, Any], pieces: Iterable[Piece] = (), kind: str = "unlearning"
+    method: str | Stage,
+    settings: Mapping[str, Any],
+    pieces: Iterable[Piece] = (),
+    kind: str = "unlearning",
+    task: str = "",
+    adapter: Where | None = None,
 ) -> Chosen:
     """The plan of a method with these settings and pieces on it.
+
+    Args:
+        method: its name, or a plan.
+        settings: of the method; those left out have the defaults for ``task``.
+        pieces: changes of the plan, in order.
+        kind: of method that is wanted.
+        task: name of the problem's task.
+        adapter: what alone may move, such as ``where.lora()``.
 
     Raises:
         BadInput: an unknown method, setting or piece (with the nearest name), a method of another kind, settings for
             a plan that has them already.
     """
-    chosen = _named(method, settings, kind) if isinstance(method, str) else _given(method, settings)
-    plan = chosen.plan
+    chosen = _named(method, settings, kind, task) if isinstance(method, str) else _given(method, settings)
+    plan = chosen.plan if adapter is None else chosen.plan.but(where=adapter)
     for piece in pieces:
         plan = _change(piece)(plan)
     return dataclasses.replace(chosen, plan=plan)
 
 
-def _named(name: str, settings: Mapping[str, Any], kind: str) -> Chosen:
+def _named(name: str, settings: Mapping[str, Any], kind: str, task: str) -> Chosen:
     spec = methods.spec(name)
     if spec.kind != kind:
         raise BadInput(f"{name} is of the kind {spec.kind}; one of the kind {kind} is needed here")
-    defaults = {n: s.default for n, s in spec.settings.items()}
-    return Chosen(methods.registry.get(name)(**settings), name, {**defaults, **settings}, spec)
+    full = {**spec.defaults(task), **settings}
+    return Chosen(methods.registry.get(name)(**full), name, full, spec)
 
 
 def _given(plan: Stage, settings: Mapping[str, Any]) -> Chosen:

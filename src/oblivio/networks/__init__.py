@@ -30,7 +30,7 @@ Factory: TypeAlias = Callable[..., nn.Module]
 
 def names() -> list[str]:
     """The built-in networks, sorted."""
-    stems = (file.name for file in pkgutil.iter_modules(__path__))
+    stems = (file.name for file in pkgutil.iter_modules(__path__) if not file.ispkg)
     return sorted(stem.replace("_", "-") for stem in stems if not stem.startswith("_"))
 
 

@@ -13,9 +13,12 @@ from oblivio.core.source import Batch, Source
 from oblivio.core.task import Task
 from oblivio.tasks.classification import Binary, Classification, Multilabel
 from oblivio.tasks.graph import Links, Nodes
+from oblivio.tasks.language import CausalLM
 from oblivio.tasks.regression import Regression
 
-TASKS: dict[str, type[Task]] = {t.name: t for t in (Classification, Binary, Multilabel, Regression, Nodes, Links)}
+TASKS: dict[str, type[Task]] = {
+    t.name: t for t in (Classification, Binary, Multilabel, Regression, Nodes, Links, CausalLM)
+}
 
 
 def resolve(task: Task | str | None, problem: Problem) -> Task:

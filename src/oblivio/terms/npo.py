@@ -7,15 +7,14 @@ from torch.nn.functional import softplus
 
 from oblivio.core.step import Step
 from oblivio.core.term import On, term
-from oblivio.terms.distill import outputs
 
 
-@term(frozen=(outputs,))
+@term(frozen=("score",))
 def npo(step: Step, on: On, beta: float = 0.1) -> Tensor:
     """(2 / beta) log(1 + (p / p_start)^beta), p the likelihood of the example's own target (Zhang et al., 2024).
 
     beta to 0 gives gradient ascent on the log-likelihood.
     """
     batch = step.batch(on)
-    start = step.task.score(step.frozen(on, outputs), batch)
+    start = step.frozen(on, "score")
     return 2 / beta * softplus(beta * (step.task.score(step.out(on), batch) - start))

@@ -67,9 +67,7 @@ def _by_stage(case: Case, plan: Stage) -> Iterator[tuple[Stage, Bits, Bits, Sele
     problem = run.go()
     weights = {n for n, _ in problem.nets.named_parameters()}
     for i, stage in enumerate(stages(run.plan)[1::2]):
-        before, after = (
-            {n: v for n, v in problem.snapshots[f"contract {k}"].items() if n in weights} for k in (i, i + 1)
-        )
+        before, after = ({n: v for n, v in problem.kept(f"contract {k}").items() if n in weights} for k in (i, i + 1))
         wheres = [descent.where for descent in below(stage, Descent)]
         if wheres:
             selected = reduce(operator.or_, wheres).select(problem)

@@ -79,7 +79,7 @@ def begin(problem: Problem, votes: Votes) -> None:
 @edit
 def collect(problem: Problem, votes: Votes) -> None:
     """Add what fine-tuning has changed, and go back; batch-norm statistics are the kept ones again."""
-    start = problem.snapshots[ORIGIN]
+    start = problem.kept(ORIGIN)
     votes.add({n: w.detach() - start[n] for n, w in problem.weights("model.*").items()})
     problem.restore(ORIGIN)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from oblivio.core.descent import Descent
-from oblivio.core.opt import sgd
+from oblivio.core.opt import common
 from oblivio.core.plan import Stage
 from oblivio.how import clip
 from oblivio.registry import method
@@ -18,7 +18,8 @@ from oblivio.until import unseen
 @method(
     paper="Jang et al., Knowledge Unlearning for Mitigating Privacy Risks in Language Models, ACL 2023",
     needs=("forget",),
-    tasks=("classification", "binary", "multilabel", "regression", "graph", "links"),
+    tasks=("classification", "binary", "multilabel", "regression", "graph", "links", "causal_lm", "vision_language"),
+    text={"lr": 3e-4, "optimiser": "adamw", "epochs": 20, "batch": 12},
     aliases=("ga", "neggrad", "negative_gradient"),
     cost="epochs over forget",
 )
@@ -26,6 +27,7 @@ def grad_ascent(
     lr: Annotated[float, Field(gt=0)] = 2e-4,
     epochs: Annotated[float, Field(gt=0)] = 10,
     batch: Annotated[int, Field(gt=0)] = 64,
+    optimiser: Literal["sgd", "adamw"] = "sgd",
     most: Annotated[float, Field(gt=0)] = 1.0,
 ) -> Stage:
     """Raise the training loss on the forgotten rows.
@@ -36,5 +38,5 @@ def grad_ascent(
     Fails: the loss has no bound; past the stop it destroys the model.
     """
     return Descent(
-        -fit("forget"), how=clip(most), opt=sgd(lr, 0.9), epochs=epochs, batch=batch, until=unseen(), every=5
+        -fit("forget"), how=clip(most), opt=common(optimiser, lr), epochs=epochs, batch=batch, until=unseen(), every=5
     )

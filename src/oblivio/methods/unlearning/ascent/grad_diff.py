@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from oblivio.core.descent import Descent
-from oblivio.core.opt import sgd
+from oblivio.core.opt import common
 from oblivio.core.plan import Stage
 from oblivio.how import clip
 from oblivio.registry import method
@@ -18,7 +18,8 @@ from oblivio.until import unseen
 @method(
     paper="Liu et al., Continual Learning and Private Unlearning, CoLLAs 2022",
     needs=("forget", "retain"),
-    tasks=("classification", "binary", "multilabel", "regression", "graph", "links"),
+    tasks=("classification", "binary", "multilabel", "regression", "graph", "links", "causal_lm", "vision_language"),
+    text={"lr": 3e-4, "optimiser": "adamw", "epochs": 40, "batch": 12, "gamma": 1.0},
     aliases=("gd", "gradient_difference", "neggrad_plus"),
     cost="epochs over forget, and a retain batch beside each",
 )
@@ -28,6 +29,7 @@ def grad_diff(
     lr: Annotated[float, Field(gt=0)] = 1e-3,
     epochs: Annotated[float, Field(gt=0)] = 10,
     batch: Annotated[int, Field(gt=0)] = 64,
+    optimiser: Literal["sgd", "adamw"] = "sgd",
     most: Annotated[float, Field(gt=0)] = 1.0,
 ) -> Stage:
     """Raise the loss on the forgotten rows while training goes on for the retained ones.
@@ -39,5 +41,12 @@ def grad_diff(
     """
     loss = alpha * fit("retain") - gamma * fit("forget")
     return Descent(
-        loss, how=clip(most), opt=sgd(lr, 0.9), over="forget", epochs=epochs, batch=batch, until=unseen(), every=5
+        loss,
+        how=clip(most),
+        opt=common(optimiser, lr),
+        over="forget",
+        epochs=epochs,
+        batch=batch,
+        until=unseen(),
+        every=5,
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from oblivio import terms
 from oblivio.core.descent import Descent
-from oblivio.core.opt import sgd
+from oblivio.core.opt import common
 from oblivio.core.plan import Stage
 from oblivio.registry import method
 from oblivio.until import unseen
@@ -18,7 +18,8 @@ from oblivio.until import unseen
     paper="Zhang et al., Negative Preference Optimization: From Catastrophic Collapse to Effective Unlearning, "
     "COLM 2024",
     needs=("forget", "retain"),
-    tasks=("classification", "binary", "multilabel", "regression", "graph", "links"),
+    tasks=("classification", "binary", "multilabel", "regression", "graph", "links", "causal_lm", "vision_language"),
+    text={"lr": 3e-4, "optimiser": "adamw", "epochs": 40, "batch": 12, "beta": 1.0},
     aliases=("negative_preference",),
     cost="one pass over forget for the reference scores, then epochs over forget and a retain batch beside each",
 )
@@ -29,6 +30,7 @@ def npo(
     lr: Annotated[float, Field(gt=0)] = 2e-3,
     epochs: Annotated[float, Field(gt=0)] = 10,
     batch: Annotated[int, Field(gt=0)] = 64,
+    optimiser: Literal["sgd", "adamw"] = "sgd",
 ) -> Stage:
     """Press the likelihood of the forgotten targets below where it started, with a force that fades as it falls.
 
@@ -39,4 +41,4 @@ def npo(
     with one label need 0.5 to 3.
     """
     loss = forget * terms.npo("forget", beta) + retain * terms.fit("retain")
-    return Descent(loss, opt=sgd(lr, 0.9), over="forget", epochs=epochs, batch=batch, until=unseen(), every=5)
+    return Descent(loss, opt=common(optimiser, lr), over="forget", epochs=epochs, batch=batch, until=unseen(), every=5)
