@@ -87,20 +87,32 @@ def examine(
 ) -> Report:
     """The report on models that have passed over every source; see ``audit``."""
     rules = policies.policy(case.problem.goal, tolerances)
-    made = [_left_out(probe) if probe.id in leave_out else figure(probe, case) for probe in known().values()]
-    facts = facts or Facts()
-    found: dict[str, Any] = {
+    made = [left_out(probe) if probe.id in leave_out else figure(probe, case) for probe in known().values()]
+    found = written(_request(case), [look.subject for look in case.looks], made, rules, facts or Facts())
+    return judged({**found, "losses": _losses(case)}, per_row=_per_row(case))
+
+
+def written(
+    request: Mapping[str, Any], subjects: Sequence[Subject], made: Sequence[Figure], rules: list[policies.Rule],
+    facts: Facts,
+) -> dict[str, Any]:  # fmt: skip
+    """What every report holds, before there is a verdict."""
+    return {
         "version": VERSION,
         "oblivio": metadata.version("oblivio"),
-        "request": _request(case),
-        "subjects": [{"name": s.name, "kind": s.kind} for s in (look.subject for look in case.looks)],
+        "request": request,
+        "subjects": [{"name": s.name, "kind": s.kind} for s in subjects],
         "figures": [each.to_json() for each in made],
         "policy": policies.to_json(rules),
-        "losses": _losses(case),
+        "losses": {},
         **{name: getattr(facts, name) for name in Facts.__dataclass_fields__},
     }
+
+
+def judged(found: dict[str, Any], per_row: Mapping[str, Any] | None) -> Report:
+    """The report of findings, with its verdict."""
     found["verdict"] = judge(found).to_json()
-    return Report.of(found, per_row=_per_row(case))
+    return Report.of(found, per_row=per_row)
 
 
 def check_left_out(names: Sequence[str]) -> None:
@@ -110,7 +122,8 @@ def check_left_out(names: Sequence[str]) -> None:
             raise BadInput(f"audit.leave_out: there is no probe {name!r}{nearest(name, probes)}")
 
 
-def _left_out(probe: Any) -> Figure:
+def left_out(probe: Any) -> Figure:
+    """The figure of a probe that the user does without."""
     facts = (probe.id, probe.question, probe.says, probe.unit, probe.about)
     return Figure(*facts, "does not apply", "it was left out on request")
 

@@ -59,14 +59,38 @@ CHANCE = (
 )
 POLICIES: dict[str, tuple[Rule, ...]] = {"retrained": RETRAINED, "clean": CLEAN, "chance": CHANCE}
 
+TEXTS_RETRAINED = (
+    Rule("forget", "both", 0.05, about="outputs"),
+    Rule("rephrased", "high", 0.05, about="outputs"),
+    Rule("extraction", "high", 0.05, about="outputs"),
+    Rule("truth_distance", "high", 0.1, about="outputs"),
+    Rule("min_k", "both", 0.1, about="outputs"),
+    Rule("prompts", "high", 0.05, about="outputs"),
+    Rule("sampled", "high", 0.05, about="outputs"),
+    Rule("relearning", "high", 0.05, about="features"),
+    Rule("early", "high", 0.05, about="features"),
+    Rule("quantized", "high", 0.05, about="features"),
+    Rule("retain", "low", 0.05),
+    Rule("kept", "low", 0.05),
+    Rule("utility", "low", 0.05),
+)
+TEXTS_CHANCE = (
+    Rule("forget", "high", 0.05, "chance", about="outputs"),
+    Rule("relearning", "high", 0.15, "chance", about="features"),
+    Rule("kept", "low", 0.02, "original"),
+)
+TEXTS: dict[str, tuple[Rule, ...]] = {"retrained": TEXTS_RETRAINED, "clean": CLEAN, "chance": TEXTS_CHANCE}
 
-def policy(goal: str, tolerances: Mapping[str, float] | None = None) -> list[Rule]:
+
+def policy(
+    goal: str, tolerances: Mapping[str, float] | None = None, policies: Mapping[str, tuple[Rule, ...]] = POLICIES
+) -> list[Rule]:
     """The rules for a goal, with the user's tolerances in place of those that are shipped.
 
     Raises:
         BadInput: a tolerance for a figure that the policy of this goal does not look at, or one that is negative.
     """
-    given, rules = dict(tolerances or {}), POLICIES[goal]
+    given, rules = dict(tolerances or {}), policies[goal]
     for name, value in given.items():
         if name not in (known := [rule.figure for rule in rules]):
             raise BadInput(f"audit.tolerances: the goal {goal!r} is not judged by {name!r}{nearest(name, known)}")

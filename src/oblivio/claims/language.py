@@ -6,34 +6,25 @@ world, who are learned too and never used as retain data, and 6 who are never le
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from filelock import FileLock
 from torch import nn
 
-from oblivio.core.descent import Descent
-from oblivio.core.files import read_tensors, write_tensors
-from oblivio.core.opt import adamw, cosine
 from oblivio.core.plan import Stage
 from oblivio.core.problem import Problem
-from oblivio.core.run import Run, Watch, environment
+from oblivio.core.run import Run, Watch
 from oblivio.data.language.encoding import encode
 from oblivio.data.language.people import people
 from oblivio.data.language.texts import Text, Texts
-from oblivio.jobs import cache
-from oblivio.networks import language
+from oblivio.jobs.language.training import learn as learn
+from oblivio.jobs.language.training import word_tokens as word_tokens
 from oblivio.sources.tokens import Tokens
 from oblivio.tasks.language import CausalLM, answer_log_probs, mean
-from oblivio.terms import fit
 
 TRAINED = "people who do not exist (54 retained, 6 forgotten, 20 of the world); Llama, 4 blocks of width 64, 600 steps"
-STEPS, BATCH, LR = 600, 48, 3e-3  # of a training
 UNLEARN: dict[str, Any] = {"lr": 3e-4, "batch": 12}  # of the checks: AdamW, no decay, clipped to 1
 SIZE = 256  # rows of a pass
 Figures: TypeAlias = dict[str, float]
@@ -87,7 +78,9 @@ class Mini:
     def problem(self, model: nn.Module | None = None, **sources: Any) -> Problem:
         """The request to forget, put to a model (default: the one that learned all); ``sources`` come beside."""
         given = {"forget": self.tokens("forget"), "retain": self.tokens("retain"), **sources}
-        problem = Problem(self.model if model is None else model, task=CausalLM(), seed=self.seed, **given)
+        problem = Problem(
+            self.model if model is None else model, task=CausalLM(self.tokenizer), seed=self.seed, **given
+        )
         problem.records["refusals"] = self.refusals
         return problem
 
@@ -110,77 +103,7 @@ def _answer(text: Text, which: str | int | Sequence[str], i: int) -> str:
 def mini(seed: int = 0, network: str = "llama", **options: Any) -> Mini:
     """The testbed of a seed; ``options`` are those of the generator of people."""
     texts = people(seed=seed, **options)
-    return Mini(texts, language.word_tokenizer(_words(texts)), seed, network)
-
-
-def _words(texts: Texts) -> Iterable[str]:
-    yield "Q A"
-    yield from texts.refusals
-    for part in texts.parts.values():
-        for text in part:
-            yield from (text.prompt, text.rephrased, text.answer, text.paraphrase, *text.wrong)
-
-
-# --- training
-
-
-def learn(
-    tokens: Tokens, tokenizer: Any, seed: int, *, network: str = "llama", steps: int = STEPS, lr: float = LR,
-    batch: int = BATCH, start: nn.Module | None = None, **options: Any,
-) -> nn.Module:  # fmt: skip
-    """A model that learned these rows: AdamW, the rate falling along a cosine. Kept under all that determines it.
-
-    Args:
-        tokens: what is learned.
-        tokenizer: its length is the size of the vocabulary.
-        seed: of first weights and batches.
-        network: ``llama``, ``gpt2`` or ``mixtral``.
-        steps: of the optimiser.
-        lr: its rate at first.
-        batch: rows a step.
-        start: a model to go on from, which is copied; default: a new one.
-        options: of the network.
-    """
-    made: Any = getattr(language, network)(len(tokenizer), seed=seed, **options)
-    if start is not None:
-        made.load_state_dict(start.state_dict())
-    facts = {
-        "rows": _digest(tokens), "network": [network, len(tokenizer), options], "seed": seed, "code": _code(),
-        "training": [steps, lr, batch], "start": None if start is None else _weights(start), **environment(),
-    }  # fmt: skip
-    path = cache.root().parent / "language" / f"{cache.key(facts)}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if not path.exists():
-            plan = Descent(fit("train"), opt=adamw(lr, wd=0.01, schedule=cosine), steps=steps, batch=batch)
-            problem = Problem(made, task=CausalLM(), seed=seed, train=tokens)
-            Run(plan, problem).go()
-            write_tensors(path, _own(problem.model))
-    with torch.no_grad():
-        for name, value in read_tensors(path).items():
-            made.get_parameter(name).copy_(value)
-    model: nn.Module = made.eval()
-    return model
-
-
-def _own(model: nn.Module) -> dict[str, torch.Tensor]:
-    return dict(model.named_parameters())
-
-
-@functools.cache
-def _code() -> str:
-    return cache.code(("core/run.py", "tasks/language.py", "networks/language/tiny.py", "terms/fit.py"))
-
-
-def _digest(tokens: Tokens) -> str:
-    return hashlib.sha256(json.dumps([tokens.sequence(i) for i in range(len(tokens))]).encode()).hexdigest()
-
-
-def _weights(model: nn.Module) -> str:
-    hashed = hashlib.sha256()
-    for value in model.state_dict().values():
-        hashed.update(value.detach().cpu().numpy().tobytes())
-    return hashed.hexdigest()
+    return Mini(texts, word_tokens(texts), seed, network)
 
 
 # --- unlearning and measuring

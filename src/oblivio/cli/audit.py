@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oblivio.cli import console
+from oblivio.cli import console, language
 from oblivio.cli.codes import FAILED, FINISHED
 from oblivio.cli.forget import named, run
 from oblivio.core.errors import BadInput
@@ -20,7 +20,35 @@ Out = Annotated[Path | None, typer.Option(metavar="PATH", show_default=False, he
 
 
 def audit(
-    job: Annotated[Path, typer.Argument(metavar="JOB.yaml|DIR", help="A job, or the folder of a finished run.")],
+    job: Annotated[
+        Path | None,
+        typer.Argument(metavar="JOB.yaml|DIR", show_default=False, help="A job, or the folder of a finished run."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", show_default=False, help="A changed language model, not a job."),
+    ] = None,
+    original: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", show_default=False, help="Of --model: what it was before; default: as it says."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="SET", show_default=False, help="Of --model: the texts, as people or tofu.")
+    ] = None,
+    forget: Annotated[
+        str | None, typer.Option(metavar="PART", show_default=False, help="Of --model: the texts that were to go.")
+    ] = None,
+    retain: Annotated[
+        str | None, typer.Option(metavar="PART", show_default=False, help="Of --model: the texts that stay.")
+    ] = None,
+    attacks: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", show_default=False, help="Of --model: relearn,prompts,quantize,sample,early,..."),
+    ] = None,
+    show_texts: Annotated[
+        bool | None,
+        typer.Option("--show-texts", show_default=False, help="Of --model: write what it says."),
+    ] = None,
     outcome: Annotated[
         str | None,
         typer.Option(metavar="PATH", show_default=False, help="The changed model: a folder, or a .safetensors file."),
@@ -39,8 +67,35 @@ def audit(
 
     Nothing is changed. Exit code 0: ACCEPTED; 3: REJECTED; 4: INCONCLUSIVE.
     """
+    if model is not None:
+        before = original or language.original_of(Path(model))
+        given = {"model": before, "outcome": model, "data": data, "forget": forget,
+                 "retain": retain, "attacks": attacks, "show_texts": show_texts, "rows": rows}  # fmt: skip
+        texts = language.job_of(given, None, {})
+        return language.run(texts, out or Path("runs") / f"audit-{Path(model).name}")
+    if job is None:
+        raise BadInput("say what to judge: a job, the folder of a finished run, or --model with a language model")
+    if language.asked({"job": _file(job)}):
+        return _language(job, outcome, references, rows, out)
     asked = _asked(job, outcome, references, rows)
     return run(asked, out or Path("runs") / f"audit-{job.stem or named(asked)}")
+
+
+def _file(path: Path) -> Path:
+    """The job file itself, or that in the folder of a run."""
+    from oblivio.jobs.folder import JOB
+
+    return path / JOB if path.is_dir() else path
+
+
+def _language(job: Path, outcome: str | None, references: int | None, rows: bool | None, out: Path | None) -> int:
+    """The audit of a job for a language model, or of its finished run."""
+    changed = outcome or (str(job) if job.is_dir() else None)
+    given = {"job": _file(job), "outcome": changed, "references": references, "rows": rows}
+    texts = language.job_of(given, None, {})
+    if texts.audit.outcome is None:
+        raise BadInput("say with --outcome, or audit.outcome in the job, which model to judge: a folder")
+    return language.run(texts, out or Path("runs") / f"audit-{job.stem}")
 
 
 def _asked(path: Path, outcome: str | None, references: int | None, rows: bool | None) -> Job:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oblivio.cli import console, settings
+from oblivio.cli import console, language, settings
 from oblivio.cli.codes import FINISHED, INCONCLUSIVE, REJECTED
 from oblivio.cli.progress import Line, Look
 from oblivio.core.errors import BadInput, Stopped
@@ -60,6 +60,13 @@ OPTIONS: dict[str, Any] = {
         bool | None,
         typer.Option("--rows/--no-rows", help="Write ids and figures of every row too (default).", show_default=False),
     ],
+    "retain": _option("Of a language model's texts: the part that stays, as retain90 of tofu.", metavar="PART"),
+    "adapter": _option("Of a language model: what alone may move (lora).", metavar="KIND"),
+    "audit": _option("lm: judge it as a language model. Known by itself from the data or the model.", metavar="KIND"),
+    "attacks": _option("On a language model, beside relearning: prompts,quantize,sample,early.", metavar="LIST"),
+    "show_texts": _option("Write what was asked and said to texts.jsonl; else no text leaves the run.", "--show-texts",
+                          kind=bool),
+    "fast": _option("A small form of all that is generated or trained here, for a look.", "--fast", kind=bool),
     "seed": _option("Of all randomness; default 0.", metavar="N", kind=int),
     "out": _option(
         "A new folder for the model and its report; default: runs/ and the name of the job file or method.",
@@ -99,6 +106,9 @@ def command(method: str | None) -> Callable[..., int]:
     own = {} if spec is None else settings.options(spec, OPTIONS)
 
     def forget(**options: Any) -> int:
+        if language.asked(options):
+            texts = language.job_of(options, spec, OPTIONS)
+            return language.run(texts, language.out_of(options, texts))
         job = job_of(options, spec)
         if job.audit.outcome is not None:
             raise BadInput("audit.outcome names a model that was changed before; to judge it: oblivio audit")
@@ -157,14 +167,19 @@ def resume(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folde
     from oblivio.jobs.job import Job
 
     check_resumable(folder)
+    if language.asked({"job": folder / JOB}):
+        return language.run(language.job_of({"job": folder / JOB}, None, {}), folder, again=True)
     return run(Job.load(folder / JOB), folder, again=True)
 
 
-def init() -> None:
+def init(
+    texts: Annotated[bool, typer.Option("--language", help="One for a language model.")] = False,
+) -> None:
     """Print a job file with comments, which runs as it is: oblivio init > job.yaml."""
     from oblivio.jobs.job import Job
+    from oblivio.jobs.language import job
 
-    typer.echo(Job.example(), nl=False)
+    typer.echo(job.EXAMPLE if texts else Job.example(), nl=False)
 
 
 def run(job: Job, out: Path, again: bool = False) -> int:

@@ -1,4 +1,4 @@
-"""Data: loading sets by name, from tables, folders and the hub; naming the rows that go; checking them; streams.
+"""Data: loading sets by name, from tables, folders and the hub; naming the rows that go; checking them; streams; texts.
 
 >>> from oblivio import data
 >>> digits = data.load("digits")
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from oblivio.data.folders import folder as folder
     from oblivio.data.history import History as History
     from oblivio.data.hubs import hub as hub
+    from oblivio.data.language.encoding import encode as encode
+    from oblivio.data.language.loading import texts as texts
+    from oblivio.data.language.people import people as people
+    from oblivio.data.language.pieces import pieces as pieces
+    from oblivio.data.language.texts import Text as Text
+    from oblivio.data.language.texts import Texts as Texts
     from oblivio.data.loading import load as load
     from oblivio.data.loading import names as names
     from oblivio.data.selection import select as select
@@ -50,6 +56,8 @@ PUBLIC = {
     "check": "checks", "Field": "columns", "Dataset": "dataset", "Layout": "dataset", "copies": "duplicates",
     "fit_preprocess": "fitting", "folder": "folders", "History": "history", "hub": "hubs", "load": "loading",
     "names": "loading", "select": "selection", "table": "tables",
+    "encode": "language.encoding", "people": "language.people", "Text": "language.texts", "Texts": "language.texts",
+    "texts": "language.loading", "pieces": "language.pieces",
     "from_benchmark": "streams.benchmarks", "experiences": "streams.by_column", "split": "streams.classes",
     "domains": "streams.domains", "permuted": "streams.domains", "rotated": "streams.domains",
     "Experience": "streams.experience", "Stream": "streams.experience", "imbalanced": "streams.imbalance",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from oblivio.audits.audit import Facts, audit
+from oblivio.audits.language import audit as language
 from oblivio.audits.report import Report
 from oblivio.audits.reproduction import reproduced
 from oblivio.audits.subjects import Subject, controls
@@ -19,6 +20,7 @@ from oblivio.jobs.derived import Derived
 from oblivio.jobs.job import Audit
 from oblivio.jobs.references import Reference
 from oblivio.jobs.serving import forgotten_classes
+from oblivio.tasks.language import CausalLM
 
 if TYPE_CHECKING:
     from oblivio.jobs.outcome import Outcome
@@ -72,6 +74,9 @@ def audited(outcome: Outcome, references: Sequence[Reference], background: Backg
         reproduced=same,
         ladder=background.ladder,
     )
+    if isinstance(problem.task, CausalLM):
+        return language.audit(problem, subjects, attack=settings.attacks, tolerances=settings.tolerances,
+                              leave_out=settings.leave_out, facts=facts)  # fmt: skip
     return audit(problem, subjects, classes, tolerances=settings.tolerances, leave_out=settings.leave_out, facts=facts)
 
 

@@ -14,6 +14,7 @@ from oblivio.audits.report import JSON
 from oblivio.core.errors import BadInput
 from oblivio.core.files import write_bytes
 from oblivio.jobs.job import Job
+from oblivio.jobs.section import Section
 
 JOB, LOG, MODEL, WORK = "job.yaml", "log.jsonl", "model", "work"
 
@@ -87,7 +88,7 @@ def _leftover(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(".part")
 
 
-def begin(folder: Path, job: Job) -> None:
+def begin(folder: Path, job: Section) -> None:
     """Make the folder and write the job into it: from then on it is a run."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

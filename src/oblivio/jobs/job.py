@@ -145,9 +145,11 @@ class Audit(Section):
         tolerances: by figure, the least half width of its band; of errors as a share of them.
         leave_out: probes that are not made, such as relearning, which trains.
         rows: whether ids and figures of every row are written, to rows.parquet.
+        attacks: on language models, to be made beside relearning.
     """
 
     outcome: str | None = None
+    attacks: list[str] = Field(default=[])
     tolerances: dict[str, Annotated[float, Field(ge=0)]] = Field(default={})
     leave_out: list[str] = Field(default=[])
     rows: bool = True
@@ -196,29 +198,25 @@ class Job(Section):
         Raises:
             BadInput: no such file, no YAML, or a field that is unknown, missing or not allowed to be what it is.
         """
-        try:
-            value = yaml.safe_load(Path(path).read_text())
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-        except yaml.YAMLError as error:
-            raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(value, dict):
-            raise BadInput(f"{path} holds no job: fields such as data, model, forget and method are needed")
-        return parse(cls, value, str(path))
-
-    @classmethod
-    def of(cls, **fields: Any) -> Self:
-        """A job from values, as a command line has them; raises as ``load`` does."""
-        return parse(cls, fields)
+        return parse(cls, fields_of(path), str(path))
 
     @staticmethod
     def example() -> str:
         """A job file with comments, which runs as it is."""
         return EXAMPLE
 
-    def to_yaml(self) -> str:
-        """The job as a file that ``load`` reads, with every default visible."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+def fields_of(path: str | Path) -> dict[str, Any]:
+    """What a job file holds. Raises BadInput for no such file, no YAML, or no fields."""
+    try:
+        value = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{path} holds no job: fields such as data, model, forget and method are needed")
+    return value
 
 
 EXAMPLE = """\

@@ -22,6 +22,8 @@ from oblivio.jobs.folder import MODEL, check_new
 from oblivio.jobs.method import Chosen
 from oblivio.jobs.references import Reference
 from oblivio.networks import Architecture
+from oblivio.networks.language.folder import FACTS, save_model
+from oblivio.tasks.language import CausalLM
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Making:
     architecture: Architecture | None = None
     classes: tuple[str, ...] | None = None
     journal: Journal = field(default_factory=list)  # surgery before this run
+    base: str | None = None  # where the language model lies that an adapter was put beside
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Outcome:
 
     def write(self, folder: Path) -> None:
         """Write what a killed ``write`` to this folder left out; ``report.json`` comes last."""
-        if self.making is not None and not (folder / MODEL / artefact.META).exists():
+        if self.making is not None and not any((folder / MODEL / name).exists() for name in (artefact.META, FACTS)):
             self._write_model(folder / MODEL, self.making)
         folder.mkdir(parents=True, exist_ok=True)
         self._with_rows(folder).save(folder / HTML, rows=False)
@@ -112,12 +115,17 @@ class Outcome:
         return report.but(derived=[*report["derived"], asdict(mine)])
 
     def _write_model(self, folder: Path, making: Making) -> None:
+        journal = [*making.journal, *self.problem.journal]
+        facts = {"method": self.chosen.name, "settings": self.chosen.settings, "plan": repr(self.plan),
+                 "seed": self.problem.seed, "goal": self.problem.goal,
+                 "forgotten": len(self.problem.source("forget"))}  # fmt: skip
+        if isinstance(self.problem.task, CausalLM):
+            task, known = self.problem.task, {**facts, "base": making.base}
+            save_model(folder, self.model, task.tokenizer, journal=journal, base=making.base, facts=known)
+            return
         artefact.save(
-            folder, self.model, task=self.problem.task.name, architecture=making.architecture,
-            journal=[*making.journal, *self.problem.journal], classes=making.classes,
-            provenance={"method": self.chosen.name, "settings": self.chosen.settings, "plan": repr(self.plan),
-                        "seed": self.problem.seed, "goal": self.problem.goal,
-                        "forgotten": len(self.problem.source("forget"))},
+            folder, self.model, task=self.problem.task.name, architecture=making.architecture, journal=journal,
+            classes=making.classes, provenance=facts,
         )  # fmt: skip
 
 

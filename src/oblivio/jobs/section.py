@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
@@ -24,6 +25,15 @@ class Section(BaseModel):
     def _lengthen(cls, value: Any) -> Any:
         plain = not isinstance(value, dict | BaseModel)
         return {cls.short: value} if plain and cls.short is not None and value is not None else value
+
+    @classmethod
+    def of(cls, **fields: Any) -> Self:
+        """One from values, as a command line has them. Raises BadInput as ``parse`` does."""
+        return parse(cls, fields)
+
+    def to_yaml(self) -> str:
+        """As a file that is read again, with every default visible."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def but(self, **changes: Any) -> Self:
         """A copy with other values, all of which then count as given."""

@@ -36,7 +36,6 @@ class Answers(Derived):
     """
 
     random = True
-    columns = ("x", "y")
 
     def __init__(self, of: On, choices: Choices | Callable[[Problem], Choices], name: str) -> None:
         super().__init__((of,), name)
@@ -52,6 +51,11 @@ class Answers(Derived):
         self._rows, self._choices = rows, [list(choice) for choice in choices]
 
     @property
+    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Those of ``of``."""
+        return self.found[0].columns
+
+    @property
     def ids(self) -> Ids:
         return self.found[0].ids
 
@@ -62,7 +66,7 @@ class Answers(Derived):
         return Batch(self, rows, {"row": rows, "x": x, "y": y})
 
     def read(self, name: str, rows: Tensor, into: dict[str, Any]) -> None:
-        if name not in self.columns:
+        if name not in ("x", "y"):
             self.found[0].read(name, rows, into)
             return
         into["x"], into["y"] = self._answered(rows.tolist(), [row % len(self._choices) for row in rows.tolist()])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,14 @@ from oblivio.sources.rows import checked, identities, places
 IGNORED = -100  # the label of a token that counts in no loss, as everywhere in this field
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Texts, in order of the rows, and ``encode(texts)``, which makes tokens of such as it did of these."""
+
+    texts: Sequence[Any]
+    encode: Callable[[Sequence[Any]], Tokens]
+
+
 class Tokens(Source):
     """Sequences of token ids, each a prompt and what follows it; index views share the data.
 
@@ -22,18 +31,16 @@ class Tokens(Source):
     the same ids where they count, -100 at prompts and padding. They are not shifted: the task does that. A causal model
     cannot look to the right, so padding changes nothing of what counts, and no mask goes with it.
 
+    Attributes: ``cut`` counts rows that were shortened to fit; ``origin`` is what they were made from, where that is
+    known, and goes with every view: texts in the order of the data, and how such become tokens.
+
     Args:
         rows: the whole sequences.
         prompts: how many tokens of each are its prompt.
         pad: the id that fills up. Any will do.
         ids: of every row (default: the position).
         columns: further columns, one entry a row, such as ``group`` or ``image``.
-
-    Attributes:
-        cut: how many rows of the whole were too long, and lost the end of their answer.
     """
-
-    cut: int = 0
 
     def __init__(
         self, rows: Sequence[Sequence[int]], prompts: Sequence[int], pad: int = 0, ids: Any = None, **columns: Any
@@ -50,6 +57,8 @@ class Tokens(Source):
             if len(value) != len(lengths):
                 raise BadInput(f"column {name!r} has {len(value)} entries for {len(lengths)} rows")
         self.pad, self.columns = pad, ("x", "y", *self.extra)
+        self.cut = 0
+        self.origin: Origin | None = None
         self._ids, self.index = checked(ids, len(lengths)), torch.arange(len(lengths))
         self._root: Any = self.flat
 
@@ -97,6 +106,19 @@ class Tokens(Source):
         """The tokens that count."""
         tokens, prompt = self.sequence(i)
         return tokens[prompt:]
+
+    @property
+    def texts(self) -> list[Any]:
+        """The texts of the rows in view. Raises BadInput where only tokens are known."""
+        if self.origin is None:
+            raise BadInput(f"source {self.name!r} holds tokens of which no text is known; give texts")
+        return [self.origin.texts[i] for i in self.index.tolist()]
+
+    def rewritten(self, change: Callable[[Any], Any]) -> Tokens | None:
+        """The rows anew, each from ``change(text)``, or left out where that is None; None where all are."""
+        texts = [changed for text in self.texts if (changed := change(text)) is not None]
+        assert self.origin is not None
+        return self.origin.encode(texts).to(self.flat.device) if texts else None
 
     def take(self, index: Any) -> Tokens:
         return self._view(index=self.index[places(index, len(self)).to(self.index.device)])

@@ -29,6 +29,13 @@ def is_language_model(folder: str | Path) -> bool:
     return any((Path(folder) / name).is_file() for name in (CONFIG, ADAPTER, f"{BASE}/{CONFIG}"))
 
 
+def _hush() -> None:
+    """Reading and writing a model draws no bars of its own."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+
+
 def open_model(folder: str | Path, trust: Sequence[str] = ()) -> tuple[Any, Any]:
     """The causal language model in a folder, in evaluation mode, and its tokenizer.
 
@@ -48,6 +55,7 @@ def open_model(folder: str | Path, trust: Sequence[str] = ()) -> tuple[Any, Any]
         return _wrapped(path, trust)
     if (path / ADAPTER).is_file():
         return _adapted(path, trust)
+    _hush()
     name = str(folder).removeprefix(HUB)
     model, tokenizer = _plain(name, trust), _tokenizer(name)
     _check_vocabulary(folder, model, tokenizer)
@@ -162,6 +170,7 @@ def save_model(
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.mkdir(parents=True)
     try:
+        _hush()
         known = {"journal": list(journal), **(facts or {})}
         if isinstance(model, Wrap) or len(adapters(model)) > 1:
             known["tensors"] = _write_wrap(part, model, tokenizer)
