@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import contextlib
+import warnings
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import torch
@@ -16,6 +18,15 @@ def adapters(model: nn.Module) -> dict[str, Any]:
     """The configurations of PEFT's adapters in a model, by their names."""
     found: dict[str, Any] = getattr(model, "peft_config", {})
     return found
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what PEFT says of decisions that it takes itself and rightly: layouts of weights, ranks of experts."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set", UserWarning)
+        warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
+        yield
 
 
 def adapter_weights(model: nn.Module, name: str) -> list[str]:
@@ -41,14 +52,17 @@ def add_adapter(
     model = nets[net]
     if name in adapters(model):
         raise BadInput(f"the network {net!r} has an adapter {name!r} already; give another name")
-    settings = LoraConfig(**config)
+    settings, flags = LoraConfig(**config), [(weight, weight.requires_grad) for weight in model.parameters()]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            inject_adapter_in_model(settings, model, adapter_name=name)
+            with quiet():
+                inject_adapter_in_model(settings, model, adapter_name=name)
         except ValueError as error:
             words = str(error).partition("\n")[0]
             raise BadInput(f"LoRA: {words} Name layers such as q_proj with targets=") from None
+    for weight, needs in flags:  # PEFT takes the gradient from all that it does not add; what moves is for a Where
+        weight.requires_grad_(needs)
     model.peft_config = {**adapters(model), name: settings}  # type: ignore[assignment]
 
 

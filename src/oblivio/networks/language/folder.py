@@ -15,11 +15,11 @@ from torch import nn
 from oblivio.core import files
 from oblivio.core.errors import BadInput
 from oblivio.core.surgery import Journal, Wrap, replay
-from oblivio.modules.adapters import adapters
+from oblivio.modules.adapters import adapters, quiet
 
 CONFIG, ADAPTER, FACTS = "config.json", "adapter_config.json", "oblivio.json"
 BASE, TENSORS, WEIGHTS = "base", "wrap.safetensors", "adapter_model.safetensors"
-HUB = "hub:"
+HUB, PREFIX = "hub:", "base_model.model."  # PEFT puts the latter before names
 
 
 def is_language_model(folder: str | Path) -> bool:
@@ -106,14 +106,24 @@ def _check_vocabulary(folder: str | Path, model: Any, tokenizer: Any) -> None:
 
 
 def _adapted(path: Path, trust: Sequence[str]) -> tuple[Any, Any]:
-    from peft import PeftModel
+    """The base with the adapter of PEFT in this folder beside it."""
+    from peft import LoraConfig, PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
 
     base = files.read_json(path / ADAPTER).get("base_model_name_or_path")
     if not base or not (is_language_model(path / base) or is_language_model(base)):
         raise BadInput(f"{path / ADAPTER} names the base model {base!r}, which is not there; put its folder back")
+    config = PeftConfig.from_pretrained(str(path))
+    if not isinstance(config, LoraConfig):
+        raise BadInput(f"{path} holds an adapter of the kind {config.peft_type}; LoRA is what can be opened here")
     model, tokenizer = open_model(path / base if is_language_model(path / base) else base, trust)
-    made: Any = PeftModel.from_pretrained(model, str(path)).base_model.model
-    return made.eval(), tokenizer
+    with quiet():
+        inject_adapter_in_model(config, model, adapter_name="default")
+    tensors = {n.removeprefix(PREFIX): t for n, t in files.read_tensors(path / WEIGHTS).items()}
+    found: Any = set_peft_model_state_dict(model, tensors, adapter_name="default")
+    if strange := found.unexpected_keys:
+        raise BadInput(f"{path / WEIGHTS} does not fit its base {base}: {', '.join(strange[:3])}")
+    model.peft_config = {"default": config}
+    return model.eval(), tokenizer
 
 
 def _wrapped(path: Path, trust: Sequence[str]) -> tuple[Any, Any]:
@@ -206,7 +216,7 @@ def _write_adapter(path: Path, model: Any, tokenizer: Any, base: str | Path | No
     finally:
         config.base_model_name_or_path, config.inference_mode, config.task_type = kept
     tensors = get_peft_model_state_dict(model, adapter_name=name)
-    files.write_tensors(path / WEIGHTS, {f"base_model.model.{n}": t for n, t in tensors.items()})
+    files.write_tensors(path / WEIGHTS, {f"{PREFIX}{n}": t for n, t in tensors.items()})
     tokenizer.save_pretrained(path)
 
 

@@ -29,7 +29,8 @@ def llama(
     settings = LlamaConfig(
         vocab_size=vocabulary, hidden_size=width, intermediate_size=ff, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=config.pop("num_key_value_heads", heads),
-        max_position_embeddings=context, tie_word_embeddings=tied, bos_token_id=None, eos_token_id=None, **SPREAD | config,
+        max_position_embeddings=context, tie_word_embeddings=tied, bos_token_id=None, eos_token_id=None,
+        **SPREAD | config,
     )  # fmt: skip
     return _drawn(LlamaForCausalLM, settings, seed)
 
