@@ -75,9 +75,12 @@ class Turns:
         return None
 
     def without_forgotten(self, learned: list[Ids]) -> list[Ids]:
-        """The ids less those that were forgotten."""
-        gone = np.array([i for entry in self._receipts() for i in entry["receipt"]["ids"]])
-        return [ids[~np.isin(ids, gone)] for ids in learned] if len(gone) else learned
+        """The ids of every turn less those that were forgotten after it; a row may have been learned again since."""
+        kept = list(learned)
+        for entry in self._receipts():
+            gone = np.array(entry["receipt"]["ids"])
+            kept = [ids[~np.isin(ids, gone)] if turn <= entry["turn"] else ids for turn, ids in enumerate(kept, 1)]
+        return kept
 
     def forgotten(self, turn: int, receipt: Forgotten, run: Run) -> None:
         """Write the state without the rows, then the receipt."""

@@ -185,9 +185,10 @@ def _held(parts: Mapping[str, Part], ids: Any, inside: bool) -> Source | None:
     """The rows in all memories whose ids are, or are not, among ``ids``; each once."""
     batches: list[Batch] = []
     known: set[Any] = set()
+    asked = set(ids.tolist())
     for memory in (p for p in parts.values() if isinstance(p, Memory) and len(p)):
         names = memory.ids.tolist()
-        at = [i for i, name in enumerate(names) if (name in set(ids.tolist())) == inside and name not in known]
+        at = [i for i, name in enumerate(names) if (name in asked) == inside and name not in known]
         at = list({names[i]: i for i in at}.values())
         known.update(names[i] for i in at)
         batches += [memory.batch(torch.tensor(at))] if at else []

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from oblivio.core.errors import BadInput
-from oblivio.core.source import Source
+from oblivio.core.source import Ids, Source
 from oblivio.core.term import On
 
 if TYPE_CHECKING:
@@ -47,6 +47,32 @@ class Derived(Source):
     def random(self) -> bool:  # type: ignore[override]
         """Whether reading a row twice may differ in one of them."""
         return any(source.random for source in self.found)
+
+
+class Through(Derived):
+    """The rows of one source, ``of[0]``, as they are; what is drawn of them may differ."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Those of the source."""
+        return self.found[0].columns
+
+    @property
+    def ids(self) -> Ids:
+        return self.found[0].ids
+
+    @property
+    def root(self) -> Any:
+        return self.found[0].root
+
+    def comparable(self, other: Source) -> bool:
+        return self.found[0].comparable(other)
+
+    def read(self, name: str, rows: Tensor, into: dict[str, Any]) -> None:
+        self.found[0].read(name, rows, into)
+
+    def take(self, index: Any) -> Source:
+        return self.found[0].take(index)
 
 
 def groups(source: Source) -> Tensor:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from oblivio.core.errors import BadInput
 from oblivio.core.seeds import generator
-from oblivio.core.source import Batch, Ids, Source
+from oblivio.core.source import Batch
 from oblivio.core.term import On, source_name
-from oblivio.sources.derived import Derived
+from oblivio.sources.derived import Through
 
 if TYPE_CHECKING:
     from oblivio.core.problem import Problem
@@ -24,7 +24,7 @@ class Look(Protocol):
     def __call__(self, x: Tensor, first: Tensor, rng: torch.Generator) -> Tensor: ...
 
 
-class ViewBatches(Derived):
+class ViewBatches(Through):
     """The source ``of``, every row ``R`` times in a row in one batch, and then not for ``R`` epochs.
 
     An epoch has as many steps as before, and in R epochs each row comes R times, all at once. The order changes every R
@@ -46,31 +46,9 @@ class ViewBatches(Derived):
         self.R, self.look = R, look
 
     @property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Those of the source."""
-        return self.found[0].columns
-
-    @property
-    def ids(self) -> Ids:
-        return self.found[0].ids
-
-    @property
-    def root(self) -> Any:
-        return self.found[0].root
-
-    @property
     def random(self) -> bool:  # type: ignore[override]
         """Whether reading a row twice may differ; with ``look`` a drawn row is not what is read."""
         return self.look is not None or self.found[0].random
-
-    def comparable(self, other: Source) -> bool:
-        return self.found[0].comparable(other)
-
-    def read(self, name: str, rows: Tensor, into: dict[str, Any]) -> None:
-        self.found[0].read(name, rows, into)
-
-    def take(self, index: Any) -> Source:
-        return self.found[0].take(index)
 
     def draw(self, n: int, step: Step) -> Batch:
         """Batch ``step.t``: its share of this round's order, each row R times; batches are equal up to R rows."""

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from oblivio.core.errors import BadInput
 from oblivio.core.seeds import generator
-from oblivio.core.source import Batch, Ids, Source
-from oblivio.sources.derived import Derived, groups
+from oblivio.core.source import Batch, Source
+from oblivio.sources.derived import Through, groups
 
 if TYPE_CHECKING:
     from oblivio.core.problem import Problem
     from oblivio.core.step import Step
 
 
-class Weighted(Derived):
+class Weighted(Through):
     """The source ``of``, each row drawn in proportion to its weight. An epoch is as long as before.
 
     It has the name of that source, in whose place it stands: one objective cannot read both. Passes over all rows in
@@ -36,28 +36,6 @@ class Weighted(Derived):
 
     def _bind(self, problem: Problem) -> None:
         self._sums = self.by(problem, self.found[0]).double().cumsum(0)
-
-    @property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Those of the source."""
-        return self.found[0].columns
-
-    @property
-    def ids(self) -> Ids:
-        return self.found[0].ids
-
-    @property
-    def root(self) -> Any:
-        return self.found[0].root
-
-    def comparable(self, other: Source) -> bool:
-        return self.found[0].comparable(other)
-
-    def read(self, name: str, rows: Tensor, into: dict[str, Any]) -> None:
-        self.found[0].read(name, rows, into)
-
-    def take(self, index: Any) -> Source:
-        return self.found[0].take(index)
 
     def draw(self, n: int, step: Step) -> Batch:
         """Independent draws at every step; batches are as large as those of an epoch without weights."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -15,17 +15,17 @@ from oblivio.core.opt import sgd
 from oblivio.core.plan import Stage, edit
 from oblivio.core.problem import Problem
 from oblivio.core.seeds import mix
-from oblivio.core.source import Batch, Ids
+from oblivio.core.source import Batch
 from oblivio.core.step import Step
 from oblivio.core.term import On, term
 from oblivio.modules.heads import last_linear, linear_layer
 from oblivio.modules.prototypes import Prototypes, prototype_head
 from oblivio.registry import method
-from oblivio.sources.derived import Derived
+from oblivio.sources.derived import Through
 from oblivio.terms.distill import outputs
 
 
-class Views(Derived):
+class Views(Through):
     """The batch of ``of``, each row read twice and changed by normal noise of its own: first views, then second ones.
 
     Where reading is random (a transform), the two readings differ by that too. Rows read in order are as they are.
@@ -36,18 +36,6 @@ class Views(Derived):
     def __init__(self, of: str, noise: float) -> None:
         super().__init__((of,), f"{of}_views")
         self.noise = noise
-
-    @property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Those of the source."""
-        return self.found[0].columns
-
-    @property
-    def ids(self) -> Ids:
-        return self.found[0].ids
-
-    def read(self, name: str, rows: Tensor, into: dict[str, Any]) -> None:
-        self.found[0].read(name, rows, into)
 
     def draw(self, n: int, step: Step) -> Batch:
         rows = step.drawn(self.of[0]).rows
