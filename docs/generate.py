@@ -23,7 +23,9 @@ from typing import Any
 
 import oblivio as ob
 from oblivio import networks
-from oblivio.audits.policy import POLICIES
+from oblivio.audits.language import probes as on_texts
+from oblivio.audits.language.probes import ATTACKS
+from oblivio.audits.policy import POLICIES, TEXTS, Rule
 from oblivio.audits.probe import QUESTIONS, known
 from oblivio.claims import page, runner
 from oblivio.claims.fashion import LIMITS as NEAR
@@ -32,6 +34,7 @@ from oblivio.cli.codes import FINISHED, INCONCLUSIVE, REJECTED
 from oblivio.data.loading import NAMED
 from oblivio.data.published import SETS
 from oblivio.jobs.job import Job
+from oblivio.jobs.language.job import LanguageJob
 from oblivio.jobs.recipe import SHIPPED, Recipe
 from oblivio.jobs.section import Section
 from oblivio.registry import Spec
@@ -197,7 +200,16 @@ def _place(name: str) -> str:
 
 def job() -> str:
     """Every field of a job file."""
-    rows = [[f"`{path}`", kind, default, words] for path, kind, default, words in _fields(Job, "")]
+    return _of_job(Job)
+
+
+def language_job() -> str:
+    """Every field of a job file for a language model."""
+    return _of_job(LanguageJob)
+
+
+def _of_job(section: type[Section]) -> str:
+    rows = [[f"`{path}`", kind, default, words] for path, kind, default, words in _fields(section, "")]
     return table(["field", "what it may be", "default", "what it is"], rows)
 
 
@@ -231,7 +243,7 @@ def _fields(section: type[Section], above: str) -> Iterator[tuple[str, str, str,
         path = f"{above}{name}"
         if inner is None:
             default = "needed" if field.is_required() else "" if field.default is None else f"`{_plain(field.default)}`"
-            words = OWN.get(path) or told[name]
+            words = told.get(name) or OWN[path]
             yield path, _kind(schema["properties"][name], schema.get("$defs", {})), default, words
             continue
         short = f"one value, for `{path}.{inner.short}`, or the fields below" if inner.short else "the fields below"
@@ -307,7 +319,7 @@ REQUESTS = {"class": "one class of ten", "rows": "5% random rows"}
 def fashion() -> str:
     """Where every method ends on Fashion-MNIST beside retrained models, and its verdicts, as two claims recorded it."""
     figures = {kind: runner.table()[f"fashion_{kind}"].figures for kind in REQUESTS}
-    names = [*SHOWN, *(s.id for s in specs(piece=False))]
+    names = [*SHOWN, *(s.id for s in specs(piece=False) if "classification" in s.tasks)]
     head = ["", *(f"{REQUESTS[k]}: {what}" for k in REQUESTS for what in ("accepted", "forgotten", "kept classes"))]
     return table(head, [[_shown(n), *(cell for f in figures.values() for cell in _gaps(n, f))] for n in names])
 
@@ -341,11 +353,27 @@ def _summary(measure: Callable[..., Any]) -> str:
     return " ".join((inspect.getdoc(measure) or "").partition("\n\n")[0].split()).replace("``", "`")
 
 
+def language_probes() -> str:
+    """Every figure of language models, by question."""
+    rows = [[QUESTIONS[p.question], f"`{p.id}`", ATTACKS.get(p.id, "–"), p.says, _summary(p.measure)]
+            for p in on_texts.known().values()]  # fmt: skip
+    return table(["question", "figure", "attack", "what", "how"], rows)
+
+
 def policies() -> str:
     """What decides, for every goal."""
+    return _of_policies(POLICIES)
+
+
+def language_policies() -> str:
+    """What decides of language models, for every goal."""
+    return _of_policies(TEXTS)
+
+
+def _of_policies(of: Mapping[str, Sequence[Rule]]) -> str:
     sides = {"high": "not above", "low": "not below", "both": "inside"}
     rows = [[f"`{goal}`", f"`{r.figure}`", f"{sides[r.side]} the band about: {r.against}", f"{r.tolerance:g}", r.about]
-            for goal, rules in POLICIES.items() for r in rules]  # fmt: skip
+            for goal, rules in of.items() for r in rules]  # fmt: skip
     return table(["goal", "figure", "must be", "tolerance", "shows power on"], rows)
 
 
@@ -375,9 +403,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "methods": methods, "continual": continual, "refusals": refusals, "papers": papers, "pieces": pieces,
     "sizes": sizes, "options": options, "recipes": recipes,
     "sets": sets,
-    "job": job,
+    "job": job, "language-job": language_job,
     "fashion": fashion,
     "probes": probes, "policies": policies, "verdicts": verdicts,
+    "language-probes": language_probes, "language-policies": language_policies,
 }  # fmt: skip
 
 
@@ -401,7 +430,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 # --- what is run
 
-GUIDES = ("forget-a-class.md", "learn-new-classes.md", "write-a-method.md")
+GUIDES = ("forget-a-class.md", "forget-a-person.md", "learn-new-classes.md", "write-a-method.md")
 README = DOCS.parent / "README.md"
 PYTHON = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:```text\n(?P<out>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 WIDTH = 120

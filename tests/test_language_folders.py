@@ -199,3 +199,18 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds something"):
         save_model(tmp_path, KINDS["llama"](11), tokenizer())
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_snapshot_follows_weights_that_an_adapter_renames() -> None:
+    problem = Problem(KINDS["llama"](11), task=CausalLM(), forget=rows())
+    before = {n: w.clone() for n, w in problem.nets.named_parameters()}
+    problem.keep("then")
+    problem.move()
+    where.lora(r=2).prepare(problem)
+    kept = problem.kept("then")
+    assert all(torch.equal(kept[n if n in kept else _under(n)], w) for n, w in before.items())
+    assert set(dict(problem.nets.named_parameters())) <= set(kept)
+
+
+def _under(name: str) -> str:
+    return f"{name.rpartition('.')[0]}.base_layer.{name.rpartition('.')[2]}"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +117,20 @@ def ready_model(ready: Any) -> Any:
     from oblivio.jobs.language.training import learn
 
     return learn(ready.tokens["retain"], ready.tokenizer, 0, steps=2, layers=1, width=16, heads=2, ff=16)
+
+
+def test_two_processes_with_shards_leave_the_same_folder(finished: Path, tmp_path: Path) -> None:
+    asked = job(model={"folder": str(finished / "model")}, recipe={}, processes=2, sharding="full").to_yaml()
+    (tmp_path / "job.yaml").write_text(asked)
+    run(job(model={"folder": str(finished / "model")}, recipe={}), tmp_path / "whole")
+    made = subprocess.run(
+        ["torchrun", "--nproc-per-node", "2", "-m", "oblivio", "forget", "job.yaml", "--out", "shards"],
+        cwd=tmp_path, env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert (tmp_path / "shards" / "report.json").exists(), made.stderr
+    one, other = (open_model(tmp_path / name / "model")[0].state_dict() for name in ("whole", "shards"))
+    assert max(float((one[name] - other[name]).abs().max()) for name in one) < 1e-5
 
 
 def test_the_example_is_a_job() -> None:

@@ -329,13 +329,18 @@ def settings_found(method: str, found: Mapping[str, Any]) -> None:
 def speed(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Only these; default: all.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures there too.")] = None,
+    config: Annotated[
+        str, typer.Option(metavar="SIZE", help="Of language: tiny, or 1b, which needs an accelerator.")
+    ] = "tiny",
 ) -> int:
     """Measure against bare loops that make the same passes; exit code 1 where a limit is missed."""
-    from oblivio.bench import speed
+    from oblivio.bench import language, speed
 
+    if config not in language.CONFIGS:
+        raise BadInput(f"--config {config}: there are {', '.join(language.CONFIGS)}")
     for name in names or ():
         if name not in speed.BENCHES:
             raise BadInput(f"there is no bench {name!r}{nearest(name, speed.BENCHES)}")
     if json is not None and not json.absolute().parent.is_dir():
         raise BadInput(f"--json {json}: there is no folder {json.parent}")
-    return speed.main(json, tuple(names or ()))
+    return speed.main(json, tuple(names or ()), config)

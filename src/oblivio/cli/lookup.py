@@ -22,6 +22,7 @@ KINDS = {
     "image": {"classification", "binary", "multilabel"},
     "tabular": {"classification", "binary", "multilabel", "regression"},
     "graph": {"graph", "links"},
+    "texts": {"causal_lm"},
 }
 GROUPS = {
     "unlearning": "method",
@@ -40,8 +41,8 @@ def methods(
         typer.Option(
             "--for",
             metavar="KIND",
-            help="Only those for image, tabular or graph data, for a task (classification, binary, multilabel, "
-            "regression, graph, links) or for a kind of request (class, rows, clean).",
+            help="Only those for images, tables, graphs or texts (image, tabular, graph, texts), for a task, such as "
+            "classification or causal_lm, or for a kind of request (class, rows, clean).",
         ),
     ] = None,
 ) -> None:
@@ -162,6 +163,9 @@ def example(spec: Spec) -> str:
         return f"oblivio learn --stream split-digits --scenario {spec.scenarios[0]} --method {spec.id}"
     if spec.kind == "piece" and spec.needs == ("new",):
         return f"oblivio learn --stream split-digits --scenario {spec.scenarios[0]} --method er --with {spec.id}"
+    if spec.tasks and set(spec.tasks) <= {"causal_lm", "vision_language"}:
+        how = f"npo --with {spec.id}" if spec.kind == "piece" else spec.id
+        return f"oblivio forget --data people --model llama --method {how} --references 3 --out runs/{spec.id}"
     if not KINDS["tabular"] & set(spec.tasks):
         return f"oblivio bench unlearning --problem cora-nodes --method {spec.id}"
     if "proxy" in spec.needs:
@@ -172,9 +176,11 @@ def example(spec: Spec) -> str:
 
 
 def _settings(spec: Spec) -> Table:
-    table = console.table("setting", "option", "type", "allowed", ">default")
+    texts = ("on texts",) if spec.text else ()
+    table = console.table("setting", "option", "type", "allowed", ">default", *(f">{words}" for words in texts))
     taken = learn.OPTIONS if spec.kind == "continual" else OPTIONS
     for name, keyword in keywords(spec, taken).items():
-        of = shape(spec.settings[name])
-        table.add_row(name, "--" + keyword.replace("_", "-"), of.type, of.allowed, str(spec.settings[name].default))
+        of, default = shape(spec.settings[name]), spec.settings[name].default
+        other = (str(spec.text.get(name, default)),) if spec.text else ()
+        table.add_row(name, "--" + keyword.replace("_", "-"), of.type, of.allowed, str(default), *other)
     return table

@@ -15,6 +15,7 @@ from oblivio.core.opt import Opt, sgd
 from oblivio.core.part import Part, overrides
 from oblivio.core.plan import Stage, both
 from oblivio.core.seeds import mix, seed_device
+from oblivio.core.shards import alike, whole
 from oblivio.core.step import Step
 from oblivio.core.term import On, Term, source_name
 from oblivio.core.where import How, Where, as_where
@@ -93,8 +94,9 @@ class Descent(Stage):
 
     def _select(self, problem: Problem) -> None:
         """Which weights move, as the structure now is."""
-        selection = self.where.select(problem)
-        self._selection = {n: m for n, m in selection.items() if m is None or bool(m.any())}
+        selection, weights = self.where.select(problem), problem.weights()
+        chosen = {n: m for n, m in selection.items() if m is None or bool(m.any())}
+        self._selection = {n: m if m is None else alike(m, weights[n]) for n, m in chosen.items()}
         if not self._selection:
             raise BadInput(f"where={self.where!r} chooses no weight")
         problem.move(self._selection)
@@ -221,4 +223,4 @@ def set_modes(module: nn.Module, moving: set[int], parent: bool = False) -> bool
 
 def finite(weights: dict[str, Tensor]) -> list[str]:
     """Names of weights with NaN or infinite entries."""
-    return [n for n, w in weights.items() if not bool(torch.isfinite(w).all())]
+    return [n for n, w in weights.items() if not bool(whole(torch.isfinite(w).all()))]

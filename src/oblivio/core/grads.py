@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oblivio.core.shards import alike, whole
+
 Grads = dict[str, Tensor]
 
 
@@ -20,20 +22,21 @@ def add(a: Grads, b: Grads, scale: float | Tensor = 1.0) -> Grads:
 
 def dot(a: Grads, b: Grads) -> Tensor:
     """The inner product over the names both have."""
-    return sum(((a[k] * b[k]).sum() for k in a if k in b), start=torch.zeros(()))
+    return sum((whole((a[k] * b[k]).sum()) for k in a if k in b), start=torch.zeros(()))
 
 
 def norm(a: Grads) -> Tensor:
     """The Euclidean norm over all names together."""
-    return torch.stack([v.norm() for v in a.values()]).norm() if a else torch.zeros(())
+    return torch.stack([whole(v.norm()) for v in a.values()]).norm() if a else torch.zeros(())
 
 
 def top(values: Grads, fraction: float) -> Grads:
     """Boolean masks of the ``fraction`` of entries that are largest, ranked over all names at once.
 
-    Ties at the threshold go to the first in order, so that exactly ``floor(fraction * n)`` are chosen.
+    Ties at the threshold go to the first in order, so that exactly ``floor(fraction * n)`` are chosen. What is sharded
+    is put together for that, and so are the masks.
     """
-    flat = torch.cat([v.flatten() for v in values.values()])
+    flat = torch.cat([whole(v).flatten() for v in values.values()])
     chosen = torch.zeros_like(flat, dtype=torch.bool)
     chosen[torch.sort(flat, descending=True, stable=True).indices[: int(fraction * flat.numel())]] = True
     pieces = chosen.split([v.numel() for v in values.values()])
@@ -41,7 +44,12 @@ def top(values: Grads, fraction: float) -> Grads:
 
 
 def like(value: Any, weight: Tensor) -> Any:
-    """A tensor of the weight's shape in its memory layout, which fused optimisers take for granted; else as given."""
+    """A tensor of the weight's shape in its memory layout, which fused optimisers take for granted; else as given.
+
+    Where the weight is sharded, so is what comes back.
+    """
+    if isinstance(value, Tensor):
+        value = alike(value, weight)
     if not isinstance(value, Tensor) or value.stride() == weight.stride() or value.shape != weight.shape:
         return value
     return torch.empty_like(weight, dtype=value.dtype, requires_grad=False).copy_(value)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from oblivio.core.errors import BadInput
 from oblivio.core.grads import Grads
 from oblivio.core.problem import Problem, moving
 from oblivio.core.source import Batch
@@ -83,6 +84,8 @@ class _Ask:
 
     def over(self, on: On, where: Where | str, size: int) -> Grads:
         problem, source = self.problem, self.problem.source(on)
+        if problem.team.sharded:
+            raise BadInput("gradients of single rows need whole weights; leave out sharding='full'")
         chosen = as_where(where).select(problem)
         weights = {n: w for n, w in problem.weights().items() if n in chosen}
         with torch.enable_grad(), problem.evaluating(), moving(problem.nets, ()):

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from oblivio.core.grads import Grads, like
 from oblivio.core.part import Part
+from oblivio.core.shards import is_sharded
 
 if TYPE_CHECKING:
     from oblivio.core.problem import Problem
     from oblivio.core.source import Source
     from oblivio.core.step import Step
 
+FUSED = (torch.optim.Adam, torch.optim.AdamW)  # take sharded weights in their fused steps
 Schedule = Callable[["Step"], float]
 
 
@@ -43,11 +45,18 @@ class Opt(Part):
         if weights is self._names:
             return
         kept, self._names = self.save(), weights
-        self._torch = self.kind(list(weights.values()), lr=self.lr, **self.options)  # type: ignore[call-arg]
+        self._torch = self.kind(self._groups(weights), lr=self.lr, **self.options)  # type: ignore[call-arg]
         self.load(kept)
         if self.options.get("momentum") and not self.options.get("dampening"):
             for weight in weights.values():  # the fused step cannot take weights with and without a buffer together
                 self._torch.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
+
+    def _groups(self, weights: Grads) -> list[dict[str, Any]]:
+        """One group of all; what is sharded apart, as one fused step cannot take both kinds."""
+        plain, sharded = ([w for w in weights.values() if is_sharded(w) is kind] for kind in (False, True))
+        fused = {"fused": self.options["fused"] and self.kind in FUSED} if "fused" in self.options else {}
+        groups: list[dict[str, Any]] = [{"params": plain}, {"params": sharded, **fused}]
+        return [group for group in groups if group["params"]]
 
     def clear_all(self) -> None:
         """Forget all moments: a stage opens afresh."""

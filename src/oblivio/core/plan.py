@@ -59,8 +59,8 @@ class Stage(Part):
         self.state["open"] = False
 
     def _writes(self, hook: str) -> bool:
-        """Whether a Part may change weights in ``hook``; one that only chooses weights does not."""
-        return any(overrides(part, hook) and not isinstance(part, Where) for part in self.own)
+        """Whether a Part may change weights in ``hook``."""
+        return any(overrides(part, hook) and part.changes for part in self.own)
 
     def __rshift__(self, other: Stage) -> Plan:
         return Plan([*_stages(self), *_stages(other)])

@@ -19,6 +19,7 @@ from oblivio.core.grads import Grads
 from oblivio.core.known import Known
 from oblivio.core.part import walk
 from oblivio.core.seeds import generator
+from oblivio.core.shards import placed
 from oblivio.core.source import Batch, Source
 from oblivio.core.task import Task
 from oblivio.core.team import ALONE, Team
@@ -89,7 +90,7 @@ class Problem:
                 self.sources[name] = self._named(name, _source(value, name))
         self._disjoint()
         tasks = importlib.import_module("oblivio.tasks")  # a plug: the core knows no task by name
-        self.nets.to(team.device)
+        team.place(self.nets)
         self.task: Task = tasks.resolve(task, self)
 
     @classmethod
@@ -186,13 +187,20 @@ class Problem:
 
     def operate(self, op: Callable[..., None], **arguments: Any) -> None:
         """Change the structure by a registered surgery; it is journaled and replayed on loading."""
-        before = {id(w) for w in self.nets.parameters()}
+        before = {id(w): n for n, w in self.nets.named_parameters()}
         if not surgery.appends(op):
             self.move()
         surgery.operate(self.nets, self.journal, op, **arguments)
         self.nets.to(self.team.device)
         if surgery.appends(op):  # what joins is in every snapshot as it was born: there it does nothing yet
-            self.move([n for n, w in self.nets.named_parameters() if id(w) not in before])
+            named = {n: before.get(id(w)) for n, w in self.nets.named_parameters()}
+            self._rename({old: n for n, old in named.items() if old is not None})
+            self.move([n for n, old in named.items() if old is None])
+
+    def _rename(self, names: Mapping[str, str]) -> None:
+        """Weights have other names now, in snapshots too."""
+        self._moving = {names.get(n, n) for n in self._moving}
+        self.snapshots = {s: {names.get(n, n): t for n, t in kept.items()} for s, kept in self.snapshots.items()}
 
     # --- sources
 
@@ -228,12 +236,26 @@ class Problem:
         """``fn(nets)`` at a snapshot's weights, frozen; ``"start"`` is the present while nothing has moved."""
         with torch.no_grad(), self.evaluating():
             if snapshot in self.snapshots:
-                return functional_call(self.nets, self.snapshots[snapshot], (fn,))  # type: ignore[no-any-return]
+                return self.substituted(self.snapshots[snapshot], fn)
             if snapshot == "start" and not self.moved:
                 return fn(self.nets)
         raise BadInput(
             f"there is no snapshot {snapshot!r}{nearest(snapshot, self.snapshots)}; keep({snapshot!r}) first"
         )
+
+    @property
+    def in_place(self) -> bool:
+        """Whether weights must lie in their places until the backward is done."""
+        return self.team.sharded or self.task.recomputes(self.nets)
+
+    def substituted(self, weights: Grads, fn: Callable[[Nets], Tensor]) -> Tensor:
+        """``fn(nets)`` at other weights. Raises BadInput for a graph through weights that must lie in their places."""
+        if not self.in_place:
+            return functional_call(self.nets, weights, (fn,))  # type: ignore[no-any-return]
+        if torch.is_grad_enabled():
+            raise BadInput("a graph through other weights: leave out sharding='full' and checkpointing=True")
+        with placed(dict([*self.nets.named_parameters(), *self.nets.named_buffers()]), weights):
+            return fn(self.nets)
 
     def tabulate(self, on: On, fn: Callable[[Nets, Batch], Tensor], size: int = PASS) -> Tensor:
         """``fn(nets, batch)`` over all rows in order, in evaluation mode; shape (rows, ...)."""
@@ -351,7 +373,11 @@ class Problem:
             return t.grad(step)
 
     def copy(self) -> Problem:
-        """The same request on copies of the networks; sources are shared, being read only."""
+        """The same request on copies of the networks; sources are shared, being read only. Not of sharded weights."""
+        if self.team.sharded:
+            raise BadInput(
+                "sharded weights are not copied: Run(plan, problem).go() changes them, save_model writes them"
+            )
         other = copy.copy(self)
         other.nets = copy.deepcopy(self.nets)
         for name in ("sources", "records", "journal", "frozen", "made", "passes", "work", "_moving"):

@@ -23,6 +23,7 @@ from oblivio.core.part import Part, walk
 from oblivio.core.plan import Edit, Plan, Stage
 from oblivio.core.problem import Problem
 from oblivio.core.seeds import mix
+from oblivio.core.shards import gathered
 from oblivio.core.step import Step
 from oblivio.core.term import Term
 
@@ -160,19 +161,21 @@ class Run:
         assert self.folder is not None
         now = time.monotonic()
         self.seconds, self._since = self.seconds + now - self._since, now
-        if self.problem.team.rank == 0:
-            self._write(self.folder)
+        tensors: dict[str, Tensor] = {}
+        state = pack(self._state(), "", tensors)
+        first = self.problem.team.rank == 0
+        tensors = gathered(tensors, keep=first)
+        if first:
+            self._write(self.folder, state, tensors)
         self.problem.team.wait()
         self._saved = time.monotonic()
 
-    def _write(self, folder: Path) -> None:
+    def _write(self, folder: Path, state: Any, tensors: dict[str, Tensor]) -> None:
         pointer = folder / "checkpoint.json"
         old = read_json(pointer)["folder"] if pointer.exists() else None
         new = folder / f"checkpoint-{0 if old is None else int(old.rpartition('-')[2]) + 1}"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
-        tensors: dict[str, Tensor] = {}
-        state = pack(self._state(), "", tensors)
         write_tensors(new / "tensors.safetensors", tensors)
         write_json(new / "state.json", state)
         sync_folder(folder)
@@ -224,7 +227,7 @@ class Run:
         surgery.replay(p.nets, state["journal"][len(p.journal) :])  # what came before the run is there already
         with torch.no_grad():
             for name, value in [*p.nets.named_parameters(), *p.nets.named_buffers()]:
-                value.copy_(state["nets"][name])
+                value.copy_(like(state["nets"][name], value))
         for name, columns in state["made"].items():
             p.make(name, **columns)
         for key in ("snapshots", "frozen", "records", "journal", "seed", "turn", "moved", "passes", "work"):

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from oblivio.core.errors import BadInput
 from oblivio.core.grads import Grads
+from oblivio.core.problem import moving
 from oblivio.core.seeds import mix
+from oblivio.core.shards import placed
 from oblivio.core.source import Batch, Source
 from oblivio.core.surgery import Networks
 from oblivio.core.term import On, Take, Term, source_name
@@ -178,7 +179,7 @@ class Step:
     def call(self, fn: Callable[[Networks], Tensor]) -> Tensor:
         """``fn(nets)`` at this step's weights."""
         nets = self.problem.nets
-        return fn(nets) if self.substitute is None else functional_call(nets, self.substitute, (fn,))
+        return fn(nets) if self.substitute is None else self.problem.substituted(self.substitute, fn)
 
     def _forward(self, on: On, net: str, at: str | None, via: Via | None) -> Tensor:
         batch, name = self.batch(on) if via is None else via(self.batch(on)), source_name(on)
@@ -237,6 +238,8 @@ class Step:
 
     def differentiate(self, t: Term, graph: bool = False) -> Grads:
         """The gradient of a value; rules and descents come through ``grad``."""
+        if self.substitute is not None and self.problem.in_place and not graph:
+            return self._in_place(t)
         if graph or t.whole or self._full:
             return self._masked(self._of_whole(t, graph))
         pieces = self._split(t)
@@ -246,12 +249,24 @@ class Step:
             value = t(piece)
             if value.requires_grad:
                 piece._spend_backward()
-                value.backward(inputs=list(self.weights.values()))
+                self._backward(value)
             if self.substitute is None:
                 self._count_loss(value)
         grads = self._collect()
         self.team.total(grads.values())
         return self._masked(grads)
+
+    def _in_place(self, t: Term) -> Grads:
+        """The gradient at substituted weights, which lie in the places of the real ones until the backward is done."""
+        named = dict(self.problem.nets.named_parameters())
+        other = copy.copy(self)
+        other.weights, other.substitute, other.moves = {n: named[n] for n in self.weights}, None, frozenset()
+        with placed(other.weights, self.weights), moving(self.problem.nets, other.weights):
+            return other.differentiate(t)
+
+    def _backward(self, value: Tensor) -> None:
+        """Gradients at the weights; those of sharded ones come by hooks, for which they must not be named."""
+        value.backward(inputs=None if self.team.sharded else list(self.weights.values()))
 
     def _count_loss(self, value: Tensor) -> None:
         """What the objective is at this step, of all that was differentiated so far."""
@@ -268,8 +283,19 @@ class Step:
         if not value.requires_grad:
             return {}
         step._spend_backward()
+        if self.team.sharded:
+            return self._of_shards(value, graph)
         values = torch.autograd.grad(value, list(self.weights.values()), create_graph=graph, allow_unused=True)
         return {k: v for k, v in zip(self.weights, values, strict=True) if v is not None}
+
+    def _of_shards(self, value: Tensor, graph: bool) -> Grads:
+        """The gradient of what every process has computed in full: each gives its share of it."""
+        if graph:
+            raise BadInput("a gradient that is differentiated again needs whole weights; leave out sharding='full'")
+        self._backward(value / self.team.size)
+        grads = self._collect()
+        self.team.total(grads.values())
+        return grads
 
     def _spend_backward(self) -> None:
         """Book the rows of every forward whose graph a gradient is about to pass."""

@@ -31,6 +31,10 @@ class Task:
         out: Tensor = nets[net](batch["x"])
         return out
 
+    def recomputes(self, nets: Networks) -> bool:
+        """Whether a backward computes parts of the forward again, from the weights as they then are."""
+        return False
+
     def view(self, out: Tensor, batch: Batch, which: str) -> Tensor:
         """The outputs with those out of play that do not count; here all do. See ``tasks.incremental``."""
         return out

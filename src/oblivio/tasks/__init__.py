@@ -15,9 +15,10 @@ from oblivio.tasks.classification import Binary, Classification, Multilabel
 from oblivio.tasks.graph import Links, Nodes
 from oblivio.tasks.language import CausalLM
 from oblivio.tasks.regression import Regression
+from oblivio.tasks.vision_language import VisionLanguage
 
 TASKS: dict[str, type[Task]] = {
-    t.name: t for t in (Classification, Binary, Multilabel, Regression, Nodes, Links, CausalLM)
+    t.name: t for t in (Classification, Binary, Multilabel, Regression, Nodes, Links, CausalLM, VisionLanguage)
 }
 
 

@@ -22,11 +22,12 @@ class Texts(Section):
             ``hub:<repository>``.
         options: of the reader or generator.
         forget, retain: parts of the set; several are joined by ``+``. Default of retain: that of the set.
-        test: texts that are to stay and that no method is given; holdout: texts of the same kind that were never
-            learned, for attacks by membership. Defaults: the set's own, see ``PARTS``.
+        test: texts that are to stay and that no method is given. Default: the set's own.
+        holdout: texts of the same kind that were never learned, for attacks by membership. Default: the set's own.
         template: how a prompt is written before the answer.
         chat: write questions and answers by the tokenizer's chat template.
-        max_length: tokens a text may have; overflow: what to do with longer ones.
+        max_length: tokens a text may have. Default: what the tokenizer says.
+        overflow: whether longer ones are refused, or cut and counted.
     """
 
     short: ClassVar[str | None] = "name"
@@ -49,7 +50,8 @@ class Model(Section):
     Attributes:
         folder: of Transformers or PEFT, or ``hub:<repository>``; without one a small ``network`` is trained here on all
             of the texts first, and kept.
-        network: llama, gpt2 or mixtral; ``options`` are its own.
+        network: of those that are trained here.
+        options: of that network.
         trust: classes that come as code with the model and may be run, by name.
     """
 
@@ -66,7 +68,9 @@ class Recipe(Section):
 
     Attributes:
         start: of a model that was given, the folder it was fine-tuned from; references start there too.
-        steps, lr, batch: of the optimiser.
+        steps: of the optimiser.
+        lr: its rate at first.
+        batch: texts a step.
     """
 
     start: str | None = None
@@ -76,7 +80,15 @@ class Recipe(Section):
 
 
 class Adapter(Section):
-    """What alone may move: a LoRA adapter. See ``oblivio.where.lora``."""
+    """What alone may move: a LoRA adapter beside the linear layers.
+
+    Attributes:
+        kind: of the adapter.
+        r: rank.
+        alpha: the change is scaled by alpha / r. Default: 2 r.
+        dropout: of the adapter's inputs while it is trained.
+        targets: layers by the last word of their names, or a pattern. Default: all linear layers but the output.
+    """
 
     short: ClassVar[str | None] = "kind"
 
@@ -88,7 +100,12 @@ class Adapter(Section):
 
 
 class References(Section):
-    """Models that never saw the forgotten texts: so many trained here, and folders of ready-made ones."""
+    """Models that never saw the forgotten texts.
+
+    Attributes:
+        count: so many are trained here.
+        given: folders of ready-made ones.
+    """
 
     count: Annotated[int, Field(ge=0)] = 0
     given: list[str] = Field(default=[])
@@ -105,9 +122,12 @@ class Audit(Section):
     """How the outcome is judged.
 
     Attributes:
+        kind: of audit.
         outcome: for ``oblivio audit``: the folder of a model that was changed before.
-        attacks: to be made beside relearning: prompts, quantize, sample, early, ...
-        tolerances, leave_out, rows: as of a job for classifiers.
+        attacks: to be made beside relearning: prompts, quantize, sample, early, extract.
+        tolerances: by figure, the least half width of its band.
+        leave_out: probes that are not made.
+        rows: whether ids and figures of every text are written, to rows.parquet.
         show_texts: write what was asked and said to ``texts.jsonl``; without it no text leaves the run.
     """
 
@@ -127,11 +147,15 @@ class LanguageJob(Section):
 
     Attributes:
         kind: by which a job file is known for one of a language model.
+        method: how to forget; not needed to audit a model that was changed before.
         goal: be like retrained without the texts, or at chance on them.
         fast: a small form of everything that is generated or trained here, for a look.
         checkpointing: compute activations again in the backward pass, for less memory.
         pack: put the rows of a batch into one sequence, for less padding.
-        processes, precision: as of a job for classifiers; sharding: split the weights over the processes.
+        seed: of all randomness.
+        processes: how many must have been started (torchrun). Default: as many as there are.
+        precision: of forwards.
+        sharding: whether the weights are split over the processes.
     """
 
     kind: Literal["language"] = "language"
@@ -149,7 +173,7 @@ class LanguageJob(Section):
     seed: int = 0
     processes: Annotated[int, Field(gt=0)] | None = None
     precision: Literal["no", "bf16", "fp16"] = "no"
-    sharding: Literal["none", "full"] = "none"
+    sharding: Literal["no", "full"] = "no"
 
 
 EXAMPLE = """\

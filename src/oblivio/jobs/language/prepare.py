@@ -88,6 +88,8 @@ def prepare(job: LanguageJob, team: Team) -> Ready:
     tokens = {role: _encoded(texts.part(part), tokenizer, job) for role, part in parts.items()}
     cut = {role: rows.cut for role, rows in tokens.items() if rows.cut}
     notes = [*texts.notes, *(f"{count} texts of {role} were cut to the model's length" for role, count in cut.items())]
+    if team.sharded and model is None:
+        raise BadInput("sharding='full' is for a model that is given; say with model.folder where it lies")
     if model is not None and job.references.count and job.recipe.start is None:
         raise BadInput(
             "references are trained as the original was; say with recipe.start from which folder it was fine-tuned, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from oblivio.jobs.method import apply, peak
 from oblivio.jobs.outcome import Making, Outcome, cost
 from oblivio.jobs.references import Reference
 from oblivio.jobs.training import forwarded
-from oblivio.networks.language.folder import open_model
+from oblivio.networks.language.folder import FACTS, open_model, save_model
 
 EVERY = 10.0  # seconds between two lines of the log while something is trained
 SAID = "texts.jsonl"
@@ -46,7 +47,7 @@ def run(job: LanguageJob, out: str | Path, *, watch: Sequence[Watch] = (), resum
         BadInput: anything that cannot be served, found before anything is written.
         Stopped: NaN; the original is untouched.
     """
-    out, team = Path(out), gather(job.processes, job.precision)
+    out, team = Path(out), gather(job.processes, job.precision, sharding=job.sharding)
     if team.rank == 0:
         folder.check_resumable(out) if resume else folder.check_new(out)
     ready = prepare(job, team)
@@ -66,8 +67,7 @@ class _Work:
         self.watch = (*watch, self._progress)
 
     def do(self) -> Outcome:
-        problem = self.ready.problem(self._original())
-        changed, spent = self._changed(problem)
+        problem, changed, spent = self._sharded() if self.ready.team.sharded else self._whole()
         known = self._references()
         outcome = Outcome(changed, problem, self.ready.chosen, spent, known, self.ready.notes, self._making(),
                           self._background())  # fmt: skip
@@ -81,6 +81,32 @@ class _Work:
             folder.tidy(self.out, WORK)
         self.ready.team.wait()
         return outcome
+
+    def _whole(self) -> tuple[Problem, Problem, dict[str, Any]]:
+        """The request, the request after the method, and what that took."""
+        problem = self.ready.problem(self._original())
+        return (problem, *self._changed(problem))
+
+    def _sharded(self) -> tuple[Problem, Problem, dict[str, Any]]:
+        """The same where no process holds a whole model: what it became is written, and read again for the audit."""
+        path = self.out / folder.MODEL
+        if not (path / FACTS).exists():
+            problem, chosen = self.ready.problem(self._original()), self.ready.chosen
+            self._enter("method", f"{chosen.name}: {len(problem.source('forget')):,} texts to forget, in shards")
+            run = Run(chosen.plan, problem, self.out / WORK, watch=self.watch)
+            run.resume().go()
+            facts = {"method": chosen.name, "settings": chosen.settings, "plan": repr(run.plan), "base": self._base}
+            save_model(path, problem.model, self.ready.tokenizer, journal=problem.journal, base=self._base, facts=facts)
+        ready = replace(self.ready, team=replace(self.ready.team, sharded=False))
+        original, changed = (ready.problem(open_model(of, self.job.model.trust)[0]) for of in (self._base, path))
+        return original, changed, {}
+
+    @property
+    def _base(self) -> str:
+        """Where the model that was given lies."""
+        given = self.job.model.folder
+        assert given is not None
+        return str(Path(given).absolute()) if Path(given).exists() else given
 
     def _original(self) -> nn.Module:
         """The model that was given, or one trained on all that is to be known."""
@@ -149,9 +175,7 @@ class _Work:
         """What saving the new model takes; None where none is made."""
         if self.ready.outcome is not None:
             return None
-        folder_ = self.job.model.folder
-        base = None if folder_ is None else str(Path(folder_).absolute()) if Path(folder_).exists() else folder_
-        return Making(base=base)
+        return Making(base=None if self.job.model.folder is None else self._base)
 
     def _background(self) -> Background:
         audit = self.job.audit

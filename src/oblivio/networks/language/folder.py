@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
@@ -14,12 +14,15 @@ from torch import nn
 
 from oblivio.core import files
 from oblivio.core.errors import BadInput
+from oblivio.core.shards import gathered, is_sharded
 from oblivio.core.surgery import Journal, Wrap, replay
-from oblivio.modules.adapters import adapters, quiet
+from oblivio.modules.adapters import adapter_weights, adapters, quiet
 
 CONFIG, ADAPTER, FACTS = "config.json", "adapter_config.json", "oblivio.json"
 BASE, TENSORS, WEIGHTS = "base", "wrap.safetensors", "adapter_model.safetensors"
 HUB, PREFIX = "hub:", "base_model.model."  # PEFT puts the latter before names
+
+State: TypeAlias = "dict[str, torch.Tensor] | None"
 
 
 def is_language_model(folder: str | Path) -> bool:
@@ -163,6 +166,8 @@ def save_model(
     holds the adapter alone. A Wrap, or several adapters, cannot be written in these forms: its folder holds the model
     beneath in ``base`` (of Transformers), the journal of surgery, and all tensors that are not the base's.
 
+    Where each process holds a shard of the weights, all of them must call this; the first writes.
+
     Args:
         folder: new or empty.
         model: ``nets["model"]`` of a problem.
@@ -172,22 +177,53 @@ def save_model(
         facts: JSON facts of the making, written to ``oblivio.json``.
 
     Raises:
-        BadInput: a folder that holds something, or an adapter without ``base``.
+        BadInput: a folder that holds something, an adapter without ``base``, or a sharded Wrap.
     """
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise BadInput(f"{path} holds something; choose a new folder")
+    if adapters(model) and base is None and not _joined(model):
+        raise BadInput("an adapter is written without its base; say with base= where that lies, or merge it first")
+    known = {"journal": list(journal), **(facts or {})}
+    if not any(is_sharded(w) for w in model.parameters()):
+        _write(path, model, tokenizer, known, base, None)
+        return
+    if _joined(model):
+        raise BadInput("a Wrap or several adapters cannot be written from shards; leave out sharding='full'")
+    torch.distributed.barrier()  # all have seen that the folder is free
+    state = _gathered(model)
+    if torch.distributed.get_rank() == 0:
+        _write(path, model, tokenizer, known, base, state)
+    torch.distributed.barrier()
+
+
+def _joined(model: nn.Module) -> bool:
+    """Whether it is more than a model, or a model with an adapter."""
+    return isinstance(model, Wrap) or len(adapters(model)) > 1
+
+
+def _gathered(model: nn.Module) -> State:
+    """What is to be written of a sharded model, tied weights once: on the first process all of it, else nothing."""
+    chosen: Any = [n for name in adapters(model) for n in adapter_weights(model, name)]
+    state, named = model.state_dict(), {n for n, _ in model.named_parameters()} | {n for n, _ in model.named_buffers()}
+    wanted = {n: t for n, t in state.items() if n in (chosen or named)}
+    return gathered(wanted, keep=torch.distributed.get_rank() == 0)
+
+
+def _write(
+    path: Path, model: nn.Module, tokenizer: Any, known: dict[str, Any], base: str | Path | None, state: State
+) -> None:
+    """``state``: the tensors of the model, where it does not hold all of each itself."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.mkdir(parents=True)
     try:
         _hush()
-        known = {"journal": list(journal), **(facts or {})}
-        if isinstance(model, Wrap) or len(adapters(model)) > 1:
+        if _joined(model):
             known["tensors"] = _write_wrap(part, model, tokenizer)
         elif adapters(model):
-            _write_adapter(part, model, tokenizer, base)
+            _write_adapter(part, model, tokenizer, base, state)
         else:
-            _write_plain(part, model, tokenizer)
+            _write_plain(part, model, tokenizer, state)
         files.write_json(part / FACTS, known)
         if path.exists():
             path.rmdir()
@@ -198,16 +234,14 @@ def save_model(
         raise
 
 
-def _write_plain(path: Path, model: Any, tokenizer: Any) -> None:
-    model.save_pretrained(path)
+def _write_plain(path: Path, model: Any, tokenizer: Any, state: State) -> None:
+    model.save_pretrained(path, state_dict=state)
     tokenizer.save_pretrained(path)
 
 
-def _write_adapter(path: Path, model: Any, tokenizer: Any, base: str | Path | None) -> None:
+def _write_adapter(path: Path, model: Any, tokenizer: Any, base: str | Path | None, state: State) -> None:
     from peft import get_peft_model_state_dict
 
-    if base is None:
-        raise BadInput("an adapter is written without its base; say with base= where that lies, or merge it first")
     ((name, config),) = adapters(model).items()
     kept = config.base_model_name_or_path, config.inference_mode, config.task_type
     config.base_model_name_or_path, config.inference_mode, config.task_type = str(base), True, "CAUSAL_LM"
@@ -215,7 +249,7 @@ def _write_adapter(path: Path, model: Any, tokenizer: Any, base: str | Path | No
         config.save_pretrained(str(path))
     finally:
         config.base_model_name_or_path, config.inference_mode, config.task_type = kept
-    tensors = get_peft_model_state_dict(model, adapter_name=name)
+    tensors = get_peft_model_state_dict(model, state, adapter_name=name)
     files.write_tensors(path / WEIGHTS, {f"{PREFIX}{n}": t for n, t in tensors.items()})
     tokenizer.save_pretrained(path)
 

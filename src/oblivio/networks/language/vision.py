@@ -45,7 +45,7 @@ def llava(
 
 
 class Eyes(nn.Module):
-    """A convolutional network that makes ``prefix`` tokens of a picture: (n, channels, size, size) to (n, prefix, width)."""
+    """A convolutional network that makes tokens of a picture: (n, channels, size, size) to (n, prefix, width)."""
 
     def __init__(self, size: int, channels: int, prefix: int, width: int, hidden: int = 32) -> None:
         super().__init__()
