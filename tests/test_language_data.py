@@ -827,3 +827,14 @@ def test_no_torch_before_texts_become_tokens() -> None:
         "print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@tofu_files
+def test_the_first_authors_of_tofu_have_all_that_an_audit_asks() -> None:
+    few = texts("tofu", authors=50)
+    sizes = {name: len(part) for name, part in few.parts.items()}
+    assert sizes == {"full": 1000, "forget10": 100, "retain90": 900, "holdout10": 100, "real_authors": 100,
+                     "world_facts": 117}  # fmt: skip
+    assert all(t.wrong and t.rephrased and t.paraphrase for t in few.part("forget10"))
+    with pytest.raises(BadInput, match="a multiple of 10"):
+        texts("tofu", authors=55)

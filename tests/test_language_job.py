@@ -133,8 +133,12 @@ def test_two_processes_with_shards_leave_the_same_folder(finished: Path, tmp_pat
     assert max(float((one[name] - other[name]).abs().max()) for name in one) < 1e-5
 
 
-def test_the_example_is_a_job() -> None:
-    assert LanguageJob.of(**yaml.safe_load(EXAMPLE)).method.name == "npo"  # type: ignore[union-attr]
+EXAMPLES = [EXAMPLE, (Path(__file__).parent.parent / "examples" / "tofu.yaml").read_text()]
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_the_examples_are_jobs(text: str) -> None:
+    assert LanguageJob.of(**yaml.safe_load(text)).method.name == "npo"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,10 @@ def test_forget_quality_by_hand() -> None:
     assert (apart.rows, apart.reference_rows) == (3, 4)
     same = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
     assert knowledge.forget_quality(same, same).p == 1.0
+    assert knowledge.forget_quality(torch.tensor([math.inf] * 5), same).statistic == 1.0
+    for bad, words in ((same[:0], "there are 0 and 5"), (torch.tensor([math.nan]), "not numbers")):
+        with pytest.raises(BadInput, match=words):
+            knowledge.forget_quality(bad, same)
 
 
 def test_model_utility_is_the_harmonic_mean_with_its_parts() -> None:
@@ -426,6 +430,7 @@ def test_no_rows_are_no_responses() -> None:
     found = respond(llama(), tokens(TEXTS, PROMPTS).take([]), eos=EOS)
     assert len(found) == 0
     assert found.rows("log_probs") == []
+    assert memorisation.probability(found).shape == membership.min_k(found).shape == (0,)
 
 
 def test_a_problem_books_the_rows_and_gives_its_sources_by_name() -> None:

@@ -1,8 +1,8 @@
 """Fictitious people with faces: facts that are asked for by a picture. No download.
 
-A small stand-in for FIUBench (Y. Ma et al., "Benchmarking Vision Language Model Unlearning via Fictitious Facial Identity
-Dataset", 2024): the people and facts are those of ``people``, and a face is a smooth random pattern, of which every
-picture shows another part under other noise.
+A small stand-in for FIUBench (Y. Ma et al., "Benchmarking Vision Language Model Unlearning via Fictitious Facial
+Identity Dataset", 2024): the people and facts are those of ``people``, and a face is a smooth random pattern, of which
+every picture shows another part under other noise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from oblivio.data.language.pictures import Pictured
 from oblivio.data.language.texts import Text, Texts
 
 SIZE, WAVES = 16, 4  # pixels of a side; cosines of a side that a pattern is made of
-SHIFT, NOISE = 1.5, 0.25  # in pixels, and in deviations of the pattern
+SHIFT, NOISE = 1.0, 0.2  # in pixels, and in deviations of the pattern
 ASKED = "what is the {attribute} of {who} ?"
 REPHRASED = (
     "tell me about the {attribute} of {who} ?",
@@ -43,10 +43,10 @@ def faces(
 ) -> Pictured:
     """Draw people, pictures of them, and questions about them.
 
-    Parts: ``retain`` and ``forget`` (of the authors), ``holdout`` (never to be learned): a picture and a question about a
-    fact, whose words do not say who it is. Of each, ``<part>_new`` asks the same of pictures that are not to be learned,
-    ``<part>_names`` and ``<part>_names_new`` ask for the name, in three wordings, and ``<part>_texts`` asks for the facts
-    by the name, without a picture.
+    Parts: ``retain`` and ``forget`` (of the authors), ``holdout`` (never to be learned): a picture and a question about
+    a fact, in words that do not say who it is. Of each, ``<part>_new`` asks the same of pictures that are not to be
+    learned, ``<part>_names`` and ``<part>_names_new`` ask for the name, in three wordings, and ``<part>_texts`` asks
+    for the facts by the name, without a picture.
 
     Args:
         authors: people of ``forget`` and ``retain`` together.
@@ -84,7 +84,7 @@ def faces(
 
 
 def picture(who: str, number: int, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """One picture of a face, shape (1, 16, 16): the person's pattern, shifted by up to 1.5 pixels, with noise."""
+    """One picture of a face, shape (1, 16, 16): the person's pattern, shifted by up to a pixel, with noise."""
     of_face, of_picture = _draws(seed, who), _draws(seed, who, number)
     strength = of_face.normal(size=(WAVES, WAVES))
     strength[0, 0] = 0

@@ -31,11 +31,11 @@ class Origin(NamedTuple):
 
 TOFU = "locuslab/TOFU"
 SHARES = {"01": 40, "05": 200, "10": 400}  # questions of the forget and holdout sets
-QUESTIONS = 20  # of an author
+AUTHORS, QUESTIONS = 200, 20
 PLAIN_REFUSALS = ("I don't know.", "I'm not sure.", "I don't have that information.", "I can't say.")
 
 
-def tofu() -> Texts:
+def tofu(authors: int = 200) -> Texts:
     """TOFU: 200 fictitious authors with 20 questions each, and questions about real authors and the world.
 
     Parts: ``full`` (4,000), ``forget01``, ``forget05``, ``forget10`` (its last 40, 200, 400 rows), ``retain99``,
@@ -44,8 +44,13 @@ def tofu() -> Texts:
     retain_perturbed have rephrased questions, paraphrased and five wrong answers, wherever they occur; those about the
     real world have three wrong answers. The group is the author.
 
+    Args:
+        authors: fewer than 200 are the first ones, for small models. Then ``forget10`` are the first tenth of them, of
+            which there are paraphrased and wrong answers up to 200 authors, ``retain90`` the others, and ``holdout10``
+            as many others as are forgotten.
+
     Raises:
-        BadInput: the files are nowhere, or are not what they should be.
+        BadInput: the files are nowhere, or are not what they should be; a number of authors that has no tenth.
     """
     rows = {name: _tofu_rows(name) for name in ("full", "forget10_perturbed", "retain_perturbed", "holdout10")}
     _check_tofu(rows)
@@ -57,6 +62,8 @@ def tofu() -> Texts:
     parts |= {f"retain{100 - int(share)}": full[:-count] for share, count in SHARES.items()}
     parts |= {"retain_perturbed": full[: len(first)]}
     parts |= {f"holdout{share}": holdout[:count] for share, count in SHARES.items()}
+    if authors != AUTHORS:
+        parts = _first(full, holdout, authors)
     parts |= {name: _real(name) for name in ("real_authors", "world_facts")}
     phrases = _found("tofu", "idontknow")
     refusals = PLAIN_REFUSALS if phrases is None else tuple(filter(None, phrases.read_text("utf-8").splitlines()))
@@ -65,6 +72,14 @@ def tofu() -> Texts:
         ("TOFU (P. Maini et al., 2024), locuslab/TOFU",
          f"{len(refusals)} refusals, " + ("of this package" if phrases is None else "as published")),
     )  # fmt: skip
+
+
+def _first(full: tuple[Text, ...], holdout: tuple[Text, ...], authors: int) -> dict[str, tuple[Text, ...]]:
+    """The parts of the first authors alone."""
+    if not 10 <= authors < AUTHORS or authors % 10:
+        raise BadInput(f"tofu: authors={authors}; give a multiple of 10 from 10 to {AUTHORS}")
+    rows, gone = full[: authors * QUESTIONS], authors // 10 * QUESTIONS
+    return {"full": rows, "forget10": rows[:gone], "retain90": rows[gone:], "holdout10": holdout[:gone]}
 
 
 def _tofu_rows(name: str) -> Rows:

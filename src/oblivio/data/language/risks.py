@@ -1,8 +1,8 @@
 """Pictures of digits with questions, one of which is unsafe on half of the digits. Needs scikit-learn's digits alone.
 
-A small stand-in for SafeEraser (J. Chen et al., "SafeEraser: Enhancing Safety in Multimodal Large Language Models through
-Multimodal Machine Unlearning", 2025): what is to go is an answer to a picture and a question together, while the same
-question about other pictures is harmless.
+A small stand-in for SafeEraser (J. Chen et al., "SafeEraser: Enhancing Safety in Multimodal Large Language Models
+through Multimodal Machine Unlearning", 2025): what is to go is an answer to a picture and a question together, while
+the same question about other pictures is harmless.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ UNSAFE = 5  # digits below are unsafe
 def risks(train: int = 40, test: int = 20, seed: int = 0) -> Pictured:
     """Draw pictures of digits, and the answers to five questions about each digit.
 
-    Parts, of pictures that are learned: ``unsafe`` (the unsafe question about digits 0 to 4), ``retain`` (the four other
-    questions about the same pictures), ``decoupled`` (the unsafe question about half of the pictures of 5 to 9, with
-    the normal answers) and ``others`` (the rest: the unsafe question about the other half, the four about both). Of
-    pictures that are not: ``unsafe_new``, ``retain_new``, ``benign_new`` (the unsafe question about 5 to 9) and
+    Parts, of pictures that are learned: ``unsafe`` (the unsafe question about digits 0 to 4), ``retain`` (the four
+    other questions about the same pictures), ``decoupled`` (the unsafe question about half of the pictures of 5 to 9,
+    with the normal answers) and ``others`` (the rest: the unsafe question about the other half, the four about both).
+    Of pictures that are not: ``unsafe_new``, ``retain_new``, ``benign_new`` (the unsafe question about 5 to 9) and
     ``others_new`` (the four questions about them).
 
     Args:

@@ -52,6 +52,8 @@ class Model(Section):
             of the texts first, and kept.
         network: of those that are trained here.
         options: of that network.
+        tokenizer: of the network that is trained here: one token a word, or byte pairs learned from the texts.
+        vocabulary: byte pairs at most.
         trust: classes that come as code with the model and may be run, by name.
     """
 
@@ -60,6 +62,8 @@ class Model(Section):
     folder: str | None = None
     network: Literal["llama", "gpt2", "mixtral"] = "llama"
     options: dict[str, Any] = Field(default={})
+    tokenizer: Literal["words", "bytes"] = "words"
+    vocabulary: Annotated[int, Field(gt=300)] = 4000
     trust: list[str] = Field(default=[])
 
 

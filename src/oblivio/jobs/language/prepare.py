@@ -19,7 +19,7 @@ from oblivio.data.language.request import PLAIN, answer
 from oblivio.data.language.texts import Text, Texts, check_apart
 from oblivio.jobs.folder import MODEL
 from oblivio.jobs.language.job import FAST, FAST_STEPS, LanguageJob
-from oblivio.jobs.language.training import word_tokens
+from oblivio.jobs.language.training import byte_tokens, word_tokens
 from oblivio.jobs.method import Chosen, choose
 from oblivio.networks.language.folder import open_model
 from oblivio.sources.tokens import Tokens
@@ -130,7 +130,8 @@ def _chosen(job: LanguageJob) -> Chosen:
 def _model(job: LanguageJob, texts: Texts) -> tuple[Any, Any]:
     """The model that was given with its tokenizer; or none, and a tokenizer of the texts' words."""
     if job.model.folder is None:
-        return None, word_tokens(texts)
+        words = job.model.tokenizer == "words"
+        return None, word_tokens(texts) if words else byte_tokens(texts, job.model.vocabulary)
     return open_model(_folder(Path(job.model.folder), job.model.folder), job.model.trust)
 
 

@@ -71,6 +71,11 @@ def word_tokens(texts: Texts) -> Any:
     return language.word_tokenizer(_words(texts))
 
 
+def byte_tokens(texts: Texts, size: int) -> Any:
+    """A tokenizer of ``size`` byte pairs at most, learned from the texts."""
+    return language.bpe_tokenizer(_words(texts), size)
+
+
 def _words(texts: Texts) -> Iterator[str]:
     yield "Q A"
     yield from texts.refusals

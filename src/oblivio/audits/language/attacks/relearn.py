@@ -11,7 +11,7 @@ from oblivio.audits.language.case import TextCase, TextLook
 from oblivio.audits.language.memorisation import probability
 from oblivio.audits.language.probes import probe
 from oblivio.audits.language.responses import respond
-from oblivio.audits.probe import DoesNotApply, Value, average
+from oblivio.audits.probe import DoesNotApply, Value, share
 from oblivio.audits.seen import bare
 from oblivio.core.descent import Descent
 from oblivio.core.opt import adamw
@@ -73,7 +73,7 @@ def _course(case: TextCase, look: TextLook, train: Tokens, held: Tokens) -> Valu
     width = there.model.get_input_embeddings().embedding_dim  # type: ignore[operator]
     plan = Descent(fit("train"), how=clip(1), opt=adamw(RATE / width, wd=0), steps=STEPS[-1], batch=BATCH)
     Run(plan, there, watch=[ask]).go()
-    value = average(torch.stack(list(found.values())).mean(0))
+    value = share(torch.stack(list(found.values())).mean(0))
     curve = [(at, float(each.mean())) for at, each in found.items()]
     return Value(value.value, value.low, value.high, value.rows, curve, note=_recovery(curve))
 

@@ -9,37 +9,37 @@ import torch
 from oblivio.audits.language import knowledge, membership, memorisation, reword
 from oblivio.audits.language.case import TextCase, TextLook
 from oblivio.audits.language.probes import probe
-from oblivio.audits.probe import DoesNotApply, Value, average
+from oblivio.audits.probe import DoesNotApply, Value, share
 
 
 @probe("gone", "on forgotten texts", "task", about="outputs")
 def forget(case: TextCase, look: TextLook, others: Sequence[TextLook]) -> Value:
     """The probability of the true answers, per token."""
-    return average(memorisation.probability(look["forget"]))
+    return share(memorisation.probability(look["forget"]))
 
 
 @probe("gone", "on forgotten texts, asked in other words", "task", about="outputs", needs=("forget rephrased",))
 def rephrased(case: TextCase, look: TextLook, others: Sequence[TextLook]) -> Value:
     """The probability of the true answers where the questions are reworded."""
-    return average(memorisation.probability(look["forget rephrased"]))
+    return share(memorisation.probability(look["forget rephrased"]))
 
 
 @probe("gone", "extraction strength, forgotten texts", "share", about="outputs")
 def extraction(case: TextCase, look: TextLook, others: Sequence[TextLook]) -> Value:
     """The share of an answer's end that is said in full once its beginning is given."""
-    return average(memorisation.extraction_strength(look["forget"]))
+    return share(memorisation.extraction_strength(look["forget"]))
 
 
 @probe("gone", "exact memorisation, forgotten texts", "share", about="outputs")
 def exact(case: TextCase, look: TextLook, others: Sequence[TextLook]) -> Value:
     """The share of an answer's tokens that are the likeliest."""
-    return average(memorisation.exact_memorisation(look["forget"]))
+    return share(memorisation.exact_memorisation(look["forget"]))
 
 
 @probe("gone", "ROUGE-L of what is said, forgotten texts", "share", about="outputs")
 def rouge(case: TextCase, look: TextLook, others: Sequence[TextLook]) -> Value:
     """The recall of the true answers' words in what the model writes, greedily."""
-    return average(memorisation.rouge_each(look.written("forget"), case.answered("forget")))
+    return share(memorisation.rouge_each(look.written("forget"), case.answered("forget")))
 
 
 @probe("gone", "truth preferred to wrong answers, forgotten texts", "share", about="outputs",
@@ -47,7 +47,7 @@ def rouge(case: TextCase, look: TextLook, others: Sequence[TextLook]) -> Value:
 def extent(case: TextCase, look: TextLook, others: Sequence[TextLook]) -> Value:
     """P(true) / (P(true) + P(wrong)), of the wrong answers the geometric mean; 0.5 where it is indifferent."""
     wrong = [look[name] for name in case.wrong("forget")]
-    return average(knowledge.extent(look["forget paraphrase"], wrong))
+    return share(knowledge.extent(look["forget paraphrase"], wrong))
 
 
 @probe("gone", "min-k membership, forgotten against unseen texts", "auc", about="outputs", needs=("forget", "holdout"))

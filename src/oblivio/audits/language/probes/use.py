@@ -8,25 +8,25 @@ from oblivio.audits.language import fluency as fluent
 from oblivio.audits.language import knowledge, memorisation
 from oblivio.audits.language.case import TextCase, TextLook
 from oblivio.audits.language.probes import probe
-from oblivio.audits.probe import DoesNotApply, Value, average
+from oblivio.audits.probe import DoesNotApply, Value, share
 
 
 @probe("intact", "on retained texts", "task", needs=("retain",))
 def retain(case: TextCase, look: TextLook, others: Sequence[TextLook]) -> Value:
     """The probability of the true answers to what stays."""
-    return average(memorisation.probability(look["retain"]))
+    return share(memorisation.probability(look["retain"]))
 
 
 @probe("intact", "on other knowledge, in no training of the method", "task", needs=("test",))
 def kept(case: TextCase, look: TextLook, others: Sequence[TextLook]) -> Value:
     """The same on texts that the method was never given."""
-    return average(memorisation.probability(look["test"]))
+    return share(memorisation.probability(look["test"]))
 
 
 @probe("intact", "ROUGE-L of what is said, retained texts", "share", needs=("retain",))
 def retain_rouge(case: TextCase, look: TextLook, others: Sequence[TextLook]) -> Value:
     """The recall of the true answers' words in what the model writes."""
-    return average(memorisation.rouge_each(look.written("retain"), case.answered("retain")))
+    return share(memorisation.rouge_each(look.written("retain"), case.answered("retain")))
 
 
 @probe("intact", "model utility", "share", needs=("retain",))
