@@ -92,6 +92,8 @@ def test_a_folder_with_an_adapter_becomes_a_folder_of_peft(finished: Path, tmp_p
     config = json.loads((tmp_path / "run" / "model" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(finished / "model")
     open_model(tmp_path / "run" / "model")
+    report = Report.load(tmp_path / "run")
+    assert report.value("forget", "weight noise") != report.value("forget", "original")
 
 
 def test_a_model_that_was_changed_before_is_audited(finished: Path, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from oblivio.audits.language import fluency, generation, knowledge, membership, memorisation, reword
-from oblivio.audits.language.asked import Asked
 from oblivio.audits.language.generation import generate
 from oblivio.audits.language.responses import Responses, respond
 from oblivio.core.errors import BadInput
@@ -483,76 +481,6 @@ def test_outputs_that_are_no_logits_are_refused() -> None:
 # --- each once
 
 
-@pytest.mark.parametrize("make", [llama, gpt2])
-def test_a_model_passes_once_over_a_text(make: Any) -> None:
-    asked, model = Asked(), make()
-    first = asked.respond(model, tokens(TEXTS, PROMPTS), eos=EOS)
-    again = asked.respond(make(), tokens(TEXTS, PROMPTS), eos=EOS)  # other objects with the same contents
-    asked.respond(Problem(model, task=CausalLM(), forget=tokens(TEXTS, PROMPTS)), "forget", eos=EOS, task=None)
-    assert again is first
-    for _ in range(2):
-        asked.generate(model, [[2, 3]], eos=EOS, max_new_tokens=3)
-    assert set(asked.made.values()) == {1}
-    assert sum(what == "generate" for what, _ in asked.made) == 1
-
-
-def test_whatever_determines_a_result_makes_it_anew() -> None:
-    asked, model = Asked(), llama()
-    wrapped = Turned(model)
-
-    def passes() -> int:
-        assert set(asked.made.values()) <= {1}
-        return len(asked.made)
-
-    asked.respond(model, tokens(TEXTS, PROMPTS), eos=EOS)
-    asked.respond(model.train(), tokens(TEXTS, PROMPTS), eos=EOS)  # the mode does not determine it
-    assert passes() == 1
-    asked.respond(model, tokens(TEXTS, [1, 1, 3, 1]), eos=EOS)
-    asked.respond(model, tokens(TEXTS[::-1], PROMPTS[::-1]), eos=EOS)
-    asked.respond(model, tokens(TEXTS, PROMPTS), eos=2)
-    asked.respond(wrapped, tokens(TEXTS, PROMPTS), eos=EOS)
-    assert passes() == 5
-    wrapped.sign = 1.0
-    asked.respond(wrapped, tokens(TEXTS, PROMPTS), eos=EOS)
-    assert passes() == 6
-    with torch.no_grad():
-        model.lm_head.weight[0, 0] += 1e-6
-    asked.respond(model, tokens(TEXTS, PROMPTS), eos=EOS)
-    assert passes() == 7
-    handle = model.lm_head.register_forward_hook(lambda _, __, out: 2 * out)
-    asked.respond(model, tokens(TEXTS, PROMPTS), eos=EOS)
-    handle.remove()
-    asked.respond(model, tokens(TEXTS, PROMPTS), eos=EOS)  # as before the hook
-    assert passes() == 8
-    for settings_ in ({"seed": 1, "temperature": 1.0}, {"seed": 2, "temperature": 1.0}, {}):
-        asked.generate(model, [[2, 3]], eos=EOS, max_new_tokens=3, **settings_)
-    assert passes() == 11
-
-
-def test_what_a_model_keeps_out_of_its_modules_determines_it_too() -> None:
-    @dataclass
-    class Scale:
-        by: float
-
-    asked, model = Asked(), llama()
-    model.hidden = [nn.Linear(2, 2), {"scale": Scale(2.0)}, model]
-    for change in (lambda: None, lambda: nn.init.ones_(model.hidden[0].weight),
-                   lambda: setattr(model.hidden[1]["scale"], "by", 3.0)):  # fmt: skip
-        change()
-        asked.respond(model, tokens(TEXTS, PROMPTS), eos=EOS)
-        asked.respond(model, tokens(TEXTS, PROMPTS), eos=EOS)
-    assert list(asked.made.values()) == [1, 1, 1]
-
-
-def test_weights_of_half_precision_are_told_apart() -> None:
-    asked, model = Asked(), llama().to(torch.bfloat16)
-    asked.respond(model, tokens(TEXTS, PROMPTS), eos=EOS)
-    with torch.no_grad():
-        model.lm_head.weight[0, 0] *= 1.01
-    asked.respond(model, tokens(TEXTS, PROMPTS), eos=EOS)
-    assert len(asked.made) == 2
-
-
 # --- generation
 
 STARTS = [[2, 3, 4], [5], [2, 3, 4], [6, 7, 8], [9, 2], [3, 3, 3]]
@@ -651,3 +579,29 @@ def test_texts_are_decoded_without_special_tokens() -> None:
             return "".join(f" w{i}" for i in ids if i != EOS)
 
     assert generation.texts(Tokenizer(), [[2, 3, EOS], []]) == ["w2 w3", ""]
+
+
+def test_a_model_passes_once_over_a_text_whatever_asks() -> None:
+    """All probes that look at outputs share one pass a sheet, counted at the model's own forward."""
+    from oblivio.audits.language.audit import audit
+    from oblivio.audits.subjects import Subject
+    from oblivio.data.language.people import people
+    from oblivio.data.language.request import request
+    from oblivio.jobs.language.training import word_tokens
+    from oblivio.networks.language import llama
+
+    texts = people(authors=4, forget=1, world=1, holdout=1, attributes=3)
+    words = word_tokens(texts)
+    model = llama(len(words), layers=1, width=8, heads=2, ff=8)
+    roles = {"forget": "forget", "retain": "retain", "holdout": "holdout"}
+    problem = request(model, words, **{role: texts.part(part) for role, part in roles.items()})
+    passed: list[int] = []
+    model.register_forward_hook(lambda _, args, kwargs, out: passed.append(out.logits.shape[0]), with_kwargs=True)
+    nets = dict(problem.nets.items())
+    other = [Subject(f"retrained {i}", "reference", nets) for i in range(2)]
+    leave = ["relearning", "relearning_unrelated", "rouge", "retain_rouge", "utility", "fluency"]  # train, or write
+    subjects = [Subject("outcome", "outcome", nets), Subject("original", "original", nets), *other]
+    report = audit(problem, subjects, leave_out=leave)
+    assert not [figure for figure in report["figures"] if figure["state"] == "failed"]
+    asked = 3 * (1 + 1 + 1 + 5) + 9 * 1 + 3  # forget in all forms, retain as it is, and what was never learned
+    assert sum(passed) == len(subjects) * asked

@@ -189,7 +189,7 @@ def test_a_language_model_is_saved_and_opened(tmp_path: Path) -> None:
     opened, _ = open_model(tmp_path / "model")
     x = given.source("forget").batch(torch.arange(4))["x"]
     with torch.no_grad():
-        assert torch.equal(opened(input_ids=x).logits, done.model(input_ids=x).logits)
+        torch.testing.assert_close(opened(input_ids=x).logits, done.model(input_ids=x).logits)  # another attention
 
 
 def test_padding_and_prompts_do_not_count() -> None:

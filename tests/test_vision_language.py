@@ -326,6 +326,10 @@ def test_the_name_is_what_only_forgotten_answers_say() -> None:
     term, problem = dual_masked_kl("retain"), siu_problem()
     term.find(problem)
     assert {key: value.tolist() for key, value in term.state.items()} == {"name": [7], "invented": [9]}
+    common = Tokens([[5, 9, EOS]], [1])  # what is said of others too is not invented
+    term = dual_masked_kl("retain")
+    term.find(Problem(problem.model, task="vision_language", **{**problem.sources, "retain": common}))
+    assert term.state["invented"].tolist() == []
     given_ = dual_masked_kl("retain", (4, 2))
     given_.find(problem)
     assert given_.state["name"].tolist() == [2, 4]
@@ -395,6 +399,17 @@ def test_answers_are_those_of_transformers() -> None:
     ours = vision.answers(Problem(model, task="vision_language", rows=rows), rows, eos=WORDS - 1, most=4)
     expected = [line[: line.index(WORDS - 1)] if WORDS - 1 in line else line for line in theirs[:, 6:].tolist()]
     assert ours == expected
+
+
+def test_the_image_token_is_never_written() -> None:
+    rows, model = shown(alone=0), NETS["seeing"]()
+
+    def louder(_: nn.Module, inputs: Any, out: Any) -> None:
+        out.logits[..., IMAGE] += 1e6
+
+    model.register_forward_hook(louder)
+    written = vision.answers(Problem(model, task="vision_language", rows=rows), rows, eos=EOS, most=3)
+    assert all(IMAGE not in line for line in written)
 
 
 def test_keywords_are_matched_as_words() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from rich.console import Console
@@ -13,8 +14,10 @@ from oblivio.bench import audits, descents, exact, footprint, learning, passes, 
 from oblivio.bench.row import Row, table
 from oblivio.core.files import write_json
 from oblivio.core.run import environment
+from oblivio.data.extras import need
 
-BENCHES: dict[str, Callable[[], Row | list[Row]]] = {
+Bench: TypeAlias = "Callable[[], Row | list[Row]]"
+BENCHES: dict[str, Bench] = {
     "fixed": descents.fixed_cost,
     **{name: partial(descents.one_source, name) for name in descents.SETS},
     "two": descents.two_sources,
@@ -24,30 +27,40 @@ BENCHES: dict[str, Callable[[], Row | list[Row]]] = {
     "ridge": exact.rows,
     "audit": audits.rows,
     "learn": learning.rows,
+    "language": lambda: _language("tiny"),
     "import": footprint.imports,
     "memory": footprint.memory,
     "lines": footprint.lines,
 }
 
 
-def main(json: Path | None = None, only: tuple[str, ...] = ()) -> int:
+def main(json: Path | None = None, only: tuple[str, ...] = (), config: str = "tiny") -> int:
     """Measure, print, and write to ``json``. Returns 1 where a row misses its limit, else 0.
 
-    ``only``: some of ``BENCHES``; default: all. Random numbers are seeded, and the caller's generator is left alone.
+    ``only``: some of ``BENCHES``; default: all. ``config``: of the bench ``language``, see there. Random numbers are
+    seeded, and the caller's generator is left alone.
     """
+    benches: dict[str, Bench] = {**BENCHES, "language": partial(_language, config)} if config != "tiny" else BENCHES
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        rows = list(_measured(only or tuple(BENCHES)))
+        rows = list(_measured(only or tuple(benches), benches))
     if json is not None:
         write_json(json, {"rows": [row.to_json() for row in rows], **environment()})
     return 0 if all(row.passed for row in rows) else 1
 
 
-def _measured(names: tuple[str, ...]) -> Iterator[Row]:
+def _measured(names: tuple[str, ...], benches: Mapping[str, Bench]) -> Iterator[Row]:
     console = Console()
     for name in names:
         with console.status(f"measuring {name}"):
-            found = BENCHES[name]()
+            found = benches[name]()
         rows = found if isinstance(found, list) else [found]
         console.print(table(rows, header=name == names[0]))
         yield from rows
+
+
+def _language(config: str) -> list[Row]:
+    need("transformers", "lm")
+    from oblivio.bench import language
+
+    return language.rows(config)

@@ -334,10 +334,8 @@ def speed(
     ] = "tiny",
 ) -> int:
     """Measure against bare loops that make the same passes; exit code 1 where a limit is missed."""
-    from oblivio.bench import language, speed
+    from oblivio.bench import speed
 
-    if config not in language.CONFIGS:
-        raise BadInput(f"--config {config}: there are {', '.join(language.CONFIGS)}")
     for name in names or ():
         if name not in speed.BENCHES:
             raise BadInput(f"there is no bench {name!r}{nearest(name, speed.BENCHES)}")

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from oblivio.core.source import Source
@@ -37,5 +38,5 @@ def digest(tensors: Iterable[Tensor]) -> int:
     """A checksum of all bits."""
     found = 0
     for tensor in tensors:
-        found = zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes(), found)
+        found = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(), found)
     return found

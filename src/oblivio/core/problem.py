@@ -79,7 +79,7 @@ class Problem:
         self.frozen: dict[str, Tensor] = {}
         self.made: dict[str, dict[str, Tensor]] = {}
         self.moved = False  # whether the weights have left the start
-        self._moving: set[str] = set()  # weights that this run may have moved
+        self._moving: set[str] | None = None  # in a run: what it may have moved so far
         self.passes: dict[str, int] = {}  # rows forwarded, by source
         self.work: dict[str, int] = {}  # steps, and rows through any forward and any backward
         self.known: Known | None = None  # where passes are kept for all copies; a comparison of methods sets it
@@ -159,10 +159,10 @@ class Problem:
     def keep(self, name: str) -> None:
         """Take a snapshot of all weights and buffers; tied tensors once.
 
-        Weights that have not moved in this run are copied when they are about to: a frozen base has no second copy.
+        In a run, weights that it has not moved are copied when it is about to: a frozen base has no second copy.
         """
-        weights = dict(self.nets.named_parameters())
-        tensors = {n: w for n, w in weights.items() if n in self._moving} | dict(self.nets.named_buffers())
+        moved = [(n, w) for n, w in self.nets.named_parameters() if self._moving is None or n in self._moving]
+        tensors = dict([*moved, *self.nets.named_buffers()])
         self.snapshots[name] = {n: t.detach().clone() for n, t in tensors.items()}
 
     def move(self, names: Iterable[str] | None = None) -> None:
@@ -171,7 +171,8 @@ class Problem:
         names = list(weights) if names is None else names
         for kept in self.snapshots.values():
             kept.update({n: weights[n].detach().clone() for n in names if n not in kept})
-        self._moving = self._moving | set(names)
+        if self._moving is not None:
+            self._moving = self._moving | set(names)
 
     def kept(self, name: str) -> Grads:
         """All tensors as they are in a snapshot."""
@@ -199,7 +200,8 @@ class Problem:
 
     def _rename(self, names: Mapping[str, str]) -> None:
         """Weights have other names now, in snapshots too."""
-        self._moving = {names.get(n, n) for n in self._moving}
+        if self._moving is not None:
+            self._moving = {names.get(n, n) for n in self._moving}
         self.snapshots = {s: {names.get(n, n): t for n, t in kept.items()} for s, kept in self.snapshots.items()}
 
     # --- sources

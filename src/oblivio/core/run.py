@@ -84,6 +84,7 @@ class Run:
             return self.problem
         state = torch.get_rng_state()
         self._since = self._saved = time.monotonic()
+        self.problem._moving = set()
         try:
             if not self._resumed:
                 self._check()
@@ -95,6 +96,7 @@ class Run:
             self.done = True
         finally:
             torch.set_rng_state(state)
+            self.problem._moving = None
         return self.problem
 
     def _check(self) -> None:
@@ -112,7 +114,7 @@ class Run:
 
     def _start(self) -> None:
         """Snapshots and cached outputs of the start, while the weights are still there; those of another run go."""
-        self.problem.moved, self.problem.frozen, self.problem._moving = False, {}, set()
+        self.problem.moved, self.problem.frozen = False, {}
         self.problem.snapshots.pop("start", None)
         for part in self.parts.values():
             if "start" in part.keeps and "start" not in self.problem.snapshots:

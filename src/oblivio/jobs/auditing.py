@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from oblivio.jobs.derived import Derived
 from oblivio.jobs.job import Audit
 from oblivio.jobs.references import Reference
 from oblivio.jobs.serving import forgotten_classes
+from oblivio.modules.adapters import adapters, merge_adapters
 from oblivio.tasks.language import CausalLM
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def audited(outcome: Outcome, references: Sequence[Reference], background: Backg
         Subject(outcome.chosen.name, "outcome", now),
         Subject("original", "original", before),
         *retrained,
-        *controls(before, now, classes, problem.seed),
+        *controls(before, _merged(now), classes, problem.seed),
     ]
     same = None
     if background.control is not None and len(retrained) > 1:
@@ -78,6 +80,15 @@ def audited(outcome: Outcome, references: Sequence[Reference], background: Backg
         return language.audit(problem, subjects, attack=settings.attacks, tolerances=settings.tolerances,
                               leave_out=settings.leave_out, facts=facts)  # fmt: skip
     return audit(problem, subjects, classes, tolerances=settings.tolerances, leave_out=settings.leave_out, facts=facts)
+
+
+def _merged(nets: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """The networks, what an adapter adds put into the model's own weights, so that these can be compared by name."""
+    if not adapters(nets["model"]) or isinstance(nets["model"], Wrap):
+        return nets
+    made = {**nets, "model": copy.deepcopy(nets["model"])}
+    merge_adapters(made)
+    return made
 
 
 def _notes(problem: Problem) -> list[str]:

@@ -21,7 +21,8 @@ def overlap(before: Problem, after: Problem, on: On, k: int | None = None) -> di
     over rows; one pass of each model, in evaluation mode.
 
     Args:
-        before, after: problems with a model of the same form.
+        before: a problem with the model as it was.
+        after: one with a model of the same form.
         on: a source of ``after``.
         k: how many experts a token goes to; default: what the model's configuration says.
 

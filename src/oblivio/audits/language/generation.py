@@ -14,6 +14,7 @@ from oblivio.core.errors import BadInput
 from oblivio.core.seeds import generator
 
 SIZE = 64  # prompts of a batch
+TINY = torch.finfo(torch.float32).tiny
 
 
 def generate(
@@ -119,8 +120,7 @@ def _draws(temperature: float, generators: list[torch.Generator]) -> Any:
 
     class Draws(LogitsProcessor):
         def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-            size = scores.shape[1]
-            noise = torch.stack([torch.empty(size).exponential_(generator=g).log() for g in generators])
-            return scores.float() / temperature - noise.to(scores.device)
+            waits = torch.stack([torch.empty(scores.shape[1]).exponential_(generator=g) for g in generators])
+            return scores.float() / temperature - waits.clamp(min=TINY).log().to(scores.device)
 
     return Draws()

@@ -90,11 +90,17 @@ def forget_quality(ratios: Tensor, retrained: Tensor) -> Quality:
     Args:
         ratios: ``truth_ratio`` on the forget set, shape (n,).
         retrained: the same of a model that never saw it, shape (m,).
+
+    Raises:
+        BadInput: no ratios of one of the two, or some that are not numbers.
     """
     from scipy.stats import ks_2samp
 
     if not len(ratios) or not len(retrained):
         raise BadInput(f"a test needs truth ratios of both models; there are {len(ratios)} and {len(retrained)}")
+    if ratios.isnan().any() or retrained.isnan().any():
+        raise BadInput("some truth ratios are not numbers: true and wrong answers have probability 0 alike; leave "
+                       "these rows out on both sides, and say so")  # fmt: skip
     found = ks_2samp(ratios.numpy(), retrained.numpy())
     return Quality(float(found.pvalue), float(found.statistic), len(ratios), len(retrained))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from oblivio.audits import auc
-from oblivio.audits.language.responses import Responses, device_of, evaluating, serving
+from oblivio.audits.language.responses import Responses, device_of, evaluating, numbers, serving
 from oblivio.core.errors import BadInput
 from oblivio.core.problem import moving
 from oblivio.core.source import Source
@@ -31,8 +31,7 @@ def loss(responses: Responses) -> Tensor:
 def zlib_ratio(responses: Responses, texts: Sequence[str]) -> Tensor:
     """``loss / len(zlib(text))`` in bytes of the compressed UTF-8, shape (n,). Texts are those of the answers."""
     _paired(texts, responses)
-    sizes = [len(zlib.compress(text.encode())) for text in texts]
-    return loss(responses) / torch.tensor(sizes, dtype=torch.float64)
+    return loss(responses) / numbers(len(zlib.compress(text.encode())) for text in texts)
 
 
 def reference(responses: Responses, of_reference: Responses) -> Tensor:
@@ -43,15 +42,14 @@ def reference(responses: Responses, of_reference: Responses) -> Tensor:
 
 def min_k(responses: Responses, share: float = SHARE) -> Tensor:
     """Less the mean of the lowest ``share`` of an answer's log-probabilities, of one at least; shape (n,)."""
-    return torch.stack([_lowest(row, share) for row in responses.rows("log_probs")])
+    return numbers(_lowest(row, share) for row in responses.rows("log_probs"))
 
 
 def min_k_pp(responses: Responses, share: float = SHARE) -> Tensor:
     """As ``min_k``, on log-probabilities less their mean and by their deviation under the model itself (Min-K%++)."""
-    columns = (responses.rows(name) for name in ("log_probs", "entropies", "variances"))
-    found = [(log_p + entropy) / variance.clamp(min=FLAT).sqrt() for log_p, entropy, variance in zip(*columns,
-             strict=True)]  # fmt: skip
-    return torch.stack([_lowest(row, share) for row in found])
+    columns = zip(*(responses.rows(name) for name in ("log_probs", "entropies", "variances")), strict=True)
+    standard = ((log_p + entropy) / variance.clamp(min=FLAT).sqrt() for log_p, entropy, variance in columns)
+    return numbers(_lowest(row, share) for row in standard)
 
 
 def _lowest(values: Tensor, share: float) -> Tensor:
@@ -78,8 +76,8 @@ def gradient_norm(model: nn.Module, source: Source, *, eos: int, p: float = 2.0)
             out = CausalLM().forward(serving(model), "model", row)
             grads = torch.autograd.grad(CausalLM().each(out, row).sum(), list(model.parameters()), allow_unused=True,
                                         materialize_grads=True)  # fmt: skip
-            found.append(torch.stack([grad.double().norm(p) for grad in grads]).mean().cpu())
-    return torch.stack(found)
+            found.append(torch.stack([grad.double().norm(p) for grad in grads]).mean())
+    return numbers(found)
 
 
 def _closing(y: Tensor, eos: int) -> Tensor:

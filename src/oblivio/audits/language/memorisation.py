@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from oblivio.audits.language.responses import Responses
+from oblivio.audits.language.responses import Responses, numbers
 from oblivio.core.errors import BadInput
 from oblivio.sources.tokens import Tokens
 
@@ -29,7 +28,7 @@ def extraction_strength(responses: Responses) -> Tensor:
 
     Where the last token was not, k = n and the strength is 0; common code gives 1/n then.
     """
-    return torch.stack([row.flip(0).cumprod(0).sum() / len(row) for row in responses.rows("hits")])
+    return numbers(row.flip(0).cumprod(0).mean() for row in responses.rows("hits"))
 
 
 # --- of texts
@@ -47,8 +46,8 @@ class Rouge:
 def rouge_l(written: str, true: str) -> Rouge:
     """ROUGE-L (Lin, 2004) of a text against the true one.
 
-    Words are lower-cased runs of letters and digits. They are not stemmed, where the official evaluations stem:
-    "writes" and "wrote" differ here in any case, "writes" and "writing" only here. An empty text has 0.
+    Words are lower-cased runs of letters and digits, and are not stemmed, where the official evaluations stem: "writes"
+    and "writing" are two words here. An empty text has 0.
     """
     ours, theirs = words(written), words(true)
     if not ours or not theirs:
@@ -60,8 +59,7 @@ def rouge_l(written: str, true: str) -> Rouge:
 
 def rouge_each(written: Sequence[str], true: Sequence[str], figure: str = "recall") -> Tensor:
     """One figure of ``rouge_l`` (``recall``, ``precision``, ``f1``) for each pair of texts; shape (n,)."""
-    pairs = zip(written, true, strict=True)
-    return torch.tensor([getattr(rouge_l(*pair), figure) for pair in pairs], dtype=torch.float64)
+    return numbers(getattr(rouge_l(*pair), figure) for pair in zip(written, true, strict=True))
 
 
 def words(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,17 +58,20 @@ class Responses:
         Raises:
             BadInput: a row has no other token.
         """
-        last = (self.lengths.cumsum(0) - 1).clamp(min=0)
-        closed = self.ends[last] & (self.lengths > 0) if len(self.ends) else torch.zeros_like(self.lengths).bool()
-        counts = self.lengths - closed.long()
-        if (counts == 0).any():
-            empty = self.ids[int((counts == 0).nonzero()[0])]
+        counts = [len(ends) - int(ends.sum()) for ends in self.ends.split(self.lengths.tolist())]
+        if 0 in counts:
+            empty = self.ids[counts.index(0)]
             raise BadInput(f"the row with the id {empty!s} has no token but its end; there is nothing to measure")
-        return list(getattr(self, name)[~self.ends].double().split(counts.tolist()))
+        return list(getattr(self, name)[~self.ends].double().split(counts))
 
     def means(self, name: str) -> Tensor:
         """The mean of one attribute over each row's tokens, shape (n,)."""
-        return torch.stack([row.mean() for row in self.rows(name)])
+        return numbers(row.mean() for row in self.rows(name))
+
+
+def numbers(values: Iterable[Tensor | float]) -> Tensor:
+    """One number a row, shape (n,)."""
+    return torch.tensor([float(value) for value in values], dtype=torch.float64)
 
 
 def respond(
