@@ -22,7 +22,7 @@ class Part:
     keeps: tuple[str, ...] = ()
     taps: tuple[str, ...] = ()
     motion: bool = False
-    changes: bool = True  # whether its hooks before and after a stage may change weights
+    writes: bool = True  # whether its hooks before and after a stage may change weights
 
     @property
     def state(self) -> dict[str, Any]:

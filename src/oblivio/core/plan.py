@@ -60,7 +60,7 @@ class Stage(Part):
 
     def _writes(self, hook: str) -> bool:
         """Whether a Part may change weights in ``hook``."""
-        return any(overrides(part, hook) and part.changes for part in self.own)
+        return any(overrides(part, hook) and part.writes for part in self.own)
 
     def __rshift__(self, other: Stage) -> Plan:
         return Plan([*_stages(self), *_stages(other)])

@@ -29,7 +29,7 @@ def matches(name: str, pattern: str) -> bool:
 class Where(Part):
     """``select(problem)`` gives name to mask; None is the whole tensor, a float mask scales. Combine with | & ~."""
 
-    changes = False
+    writes = False
 
     def select(self, problem: Problem) -> Selection:
         """The weights that may move, and which of their entries."""

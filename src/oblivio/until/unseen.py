@@ -17,7 +17,7 @@ class unseen(Part):
     errors. Where ``valid`` rows are needed and missing it is never true: the descent then runs its full length.
     """
 
-    changes = False
+    writes = False
 
     def __init__(self, forget: str = "forget", valid: str = "valid", gone: float = 0.01) -> None:
         self.forgotten, self.valid, self.gone = forget, valid, gone
