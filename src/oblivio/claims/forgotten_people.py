@@ -17,7 +17,7 @@ from oblivio.claims.language import Mini
 from oblivio.core.plan import Stage
 from oblivio.data.language.texts import Text
 
-PEOPLE: dict[str, int] = {"authors": 180, "forget": 18, "holdout": 18}  # 108 facts to forget
+PEOPLE: dict[str, Any] = {"authors": 180, "forget": 18, "holdout": 18}  # 108 facts to forget
 STEPS, REFERENCES = 1500, 3
 EPOCHS = 20  # over both wordings: as many steps as the defaults' 40 over one
 
@@ -60,7 +60,7 @@ def _ratios(mini: Mini, model: Any) -> torch.Tensor:
     """Truth ratios on what is to be forgotten, asked in other words, as TOFU's stand-in has it."""
     answers = ["paraphrase", *range(5)]
     found = [
-        respond(model, mini.tokens("forget", rephrased=True, answer=each), eos=mini.tokenizer.eos_token_id)  # type: ignore[arg-type]
+        respond(model, mini.tokens("forget", rephrased=True, answer=each), eos=mini.tokenizer.eos_token_id)
         for each in answers
     ]
     return knowledge.truth_ratio(found[0], found[1:])

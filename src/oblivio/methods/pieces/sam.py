@@ -9,6 +9,7 @@ from pydantic import Field
 
 from oblivio import terms
 from oblivio.core.plan import Stage
+from oblivio.methods.pieces import _forgetting
 from oblivio.registry import method
 
 
@@ -17,8 +18,8 @@ from oblivio.registry import method
     paper="Fan et al., Towards LLM Unlearning Resilient to Relearning Attacks: A Sharpness-Aware Minimization "
     "Perspective and Beyond, ICML 2025",
     needs=("forget",),
-    tasks=("classification", "binary", "multilabel", "regression", "graph", "links"),
-    aliases=("smooth_unlearn", "sam_unlearning"),
+    tasks=("classification", "binary", "multilabel", "regression", "graph", "links", "causal_lm", "vision_language"),
+    aliases=("sharpness_aware_unlearning",),
     cost="one more pass over each forget batch",
 )
 def sam(rho: Annotated[float, Field(gt=0)] = 0.05) -> Callable[[Stage], Stage]:
@@ -28,4 +29,4 @@ def sam(rho: Annotated[float, Field(gt=0)] = 0.05) -> Callable[[Stage], Stage]:
     Needs: a method with a forget term; an edit such as ssd has none and is refused.
     Fails: a large rho weakens the forgetting itself.
     """
-    return lambda plan: plan.but(loss=lambda total: total.map("forget", lambda t: terms.sam(t, rho=rho)))
+    return lambda plan: _forgetting.put(plan, lambda t: terms.sam(t, rho=rho), "sam")

@@ -19,7 +19,7 @@ from oblivio.until import unseen
     paper="Jang et al., Knowledge Unlearning for Mitigating Privacy Risks in Language Models, ACL 2023",
     needs=("forget",),
     tasks=("classification", "binary", "multilabel", "regression", "graph", "links", "causal_lm", "vision_language"),
-    text={"lr": 3e-4, "optimiser": "adamw", "epochs": 20, "batch": 12},
+    text={"lr": 3e-4, "optimiser": "adamw", "epochs": 10, "batch": 12},
     aliases=("ga", "neggrad", "negative_gradient"),
     cost="epochs over forget",
 )

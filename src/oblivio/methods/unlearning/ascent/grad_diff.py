@@ -19,7 +19,7 @@ from oblivio.until import unseen
     paper="Liu et al., Continual Learning and Private Unlearning, CoLLAs 2022",
     needs=("forget", "retain"),
     tasks=("classification", "binary", "multilabel", "regression", "graph", "links", "causal_lm", "vision_language"),
-    text={"lr": 3e-4, "optimiser": "adamw", "epochs": 40, "batch": 12, "gamma": 1.0},
+    text={"lr": 3e-4, "optimiser": "adamw", "epochs": 40, "batch": 12, "gamma": 0.1},
     aliases=("gd", "gradient_difference", "neggrad_plus"),
     cost="epochs over forget, and a retain batch beside each",
 )
