@@ -56,7 +56,7 @@ def problems_of(method: str | Stage) -> list[Tiny]:
         return [TABLE["digits"]]
     spec = methods.spec(method)
     fit = [tiny for tiny in TABLE.values() if tiny.kind in spec.tasks and (tiny.name == "images" or not spec.images)]
-    return [] if spec.structure else fit
+    return [] if spec.structure else [tiny for tiny in fit if (tiny.name == "experts") == spec.experts]
 
 
 def _tiny(name: str) -> Tiny:

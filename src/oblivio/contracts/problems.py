@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -25,10 +25,11 @@ from oblivio.sources import as_source
 from oblivio.sources.tokens import IGNORED, Tokens
 from oblivio.tasks.graph import Links, Nodes
 from oblivio.tasks.language import CausalLM
+from oblivio.tasks.vision_language import VisionLanguage
 from oblivio.terms import fit
 
 ROWS, GONE, HELD = 160, 13, 40  # of training, of these to forget (no number of chunks divides them), of test
-END = 1  # the token that ends an answer
+END, PICTURE = 1, 2  # tokens: one ends an answer, one stands for a part of a picture
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Tiny:
     """One row of the table. ``data`` gives (x, y), ``going(x, y)`` says of each row whether it may be asked to go.
 
     ``pad(name, values)`` makes a column longer without changing what it means, where rows have a length; ``rows(x, y)``
-    makes a source of the data, where tensors alone will not do.
+    makes a source of the data, where tensors alone will not do; ``brings`` are records that such requests bring along.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Tiny:
     going: Callable[[Tensor, Tensor], Tensor]
     pad: Callable[[str, Tensor], Tensor] | None = None
     rows: Callable[[Tensor, Tensor], Source] | None = None
+    brings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def source(self, x: Tensor, y: Tensor) -> Source:
         """All rows, with a column ``group`` of 0 and 1 in turn."""
@@ -65,6 +67,7 @@ class Tiny:
         """
         problem = _trained(self).copy()
         problem.seed = seed
+        problem.records.update(self.brings)
         problem.records.update({name: _recorded(self, name) for name in records})
         return problem
 
@@ -83,7 +86,7 @@ def _trained(tiny: Tiny) -> Problem:
     test = every.take(range(ROWS, ROWS + HELD))
     strange = {"x": x[:ROWS].flip(-1)}
     return Problem(model.eval(), task=tiny.task, forget=rows.take(gone), retain=rows.take(kept), train=rows, test=test,
-                   new=rows.take(kept), proxy=strange)  # fmt: skip
+                   new=rows.take(kept), decoupled=rows.take(kept), proxy=strange)  # fmt: skip
 
 
 @cache
@@ -138,7 +141,7 @@ def _sentences() -> tuple[Tensor, Tensor]:
 
 
 def _longer(name: str, values: Tensor) -> Tensor:
-    return F.pad(values, (0, 3), value=0 if name == "x" else IGNORED)
+    return F.pad(values, (0, 3), value=0 if name == "x" else IGNORED) if name in ("x", "y") else values
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> Callable[[], nn.Module]:
@@ -217,19 +220,55 @@ def _texts() -> tuple[Tensor, Tensor]:
     return x, torch.where((place >= prompt) & (x > 0), x, IGNORED)
 
 
-def _as_tokens(x: Tensor, y: Tensor) -> Source:
+def _two_domains() -> tuple[Tensor, Tensor]:
+    """As texts, of words 3 to 11 or of words 12 to 29: two sets that routers can tell apart."""
+    x, y = _texts()
+    words = torch.where(x[:, :1] < 8, 3 + x % 9, 12 + x % 18).where(x > END, x)
+    return words, words.where(y != IGNORED, IGNORED)
+
+
+def _as_tokens(x: Tensor, y: Tensor) -> Tokens:
     rows = [row[row > 0].tolist() for row in x]
     prompts = [int((label[: len(row)] == IGNORED).sum()) for row, label in zip(rows, y, strict=True)]
     return Tokens(rows, prompts, pad=0, group=torch.arange(len(x)) % 2)
 
 
+def _faces() -> tuple[Tensor, Tensor]:
+    """As texts, each with a picture of two tokens before it."""
+    x, y = _texts()
+    return F.pad(x, (2, 0), value=PICTURE), F.pad(y, (2, 0), value=IGNORED)
+
+
+def _as_pictured(x: Tensor, y: Tensor) -> Source:
+    g = torch.Generator().manual_seed(1)
+    tokens = _as_tokens(x, y)
+    places = range(len(tokens))
+    rows, prompts = zip(*map(tokens.sequence, places), strict=True)
+    return Tokens(rows, prompts, image=torch.randn(len(x), 1, 4, 4, generator=g), group=tokens.extra["group"])
+
+
 def _language() -> tuple[Tiny, ...]:
-    from oblivio.networks.language import llama  # an extra
+    from oblivio.networks.language import llama, mixtral  # an extra
+    from oblivio.networks.language.vision import seeing
 
     def build() -> nn.Module:
         return llama(30, layers=2, width=16, heads=2, ff=16, context=16, attn_implementation="eager")
 
-    return (Tiny("texts", CausalLM(), build, _texts, lambda x, y: x[:, 0] < 8, pad=_longer, rows=_as_tokens),)
+    def seeing_texts() -> nn.Module:
+        return seeing(30, PICTURE, size=4, prefix=2, layers=2, width=16, heads=2, ff=16, hidden=4,
+                      attn_implementation="eager")  # fmt: skip
+
+    def routed() -> nn.Module:
+        return mixtral(30, layers=2, width=16, heads=2, ff=8, experts=4, context=16, initializer_range=0.3,
+                       attn_implementation="eager", experts_implementation="batched_mm")  # fmt: skip
+
+    refusals = {"refusals": [[3, END], [4, 5, END]]}
+    return (
+        Tiny("texts", CausalLM(), build, _texts, lambda x, y: x[:, 0] < 8, _longer, _as_tokens, refusals),
+        Tiny("faces", VisionLanguage(), seeing_texts, _faces, lambda x, y: x[:, 2] < 8, _longer,
+             _as_pictured, refusals),
+        Tiny("experts", CausalLM(), routed, _two_domains, lambda x, y: x[:, 0] < 12, _longer, _as_tokens),
+    )  # fmt: skip
 
 
 TEXTS = _language() if find_spec("transformers") and find_spec("peft") else ()  # extras

@@ -22,10 +22,11 @@ def adapters(model: nn.Module) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what PEFT says of decisions that it takes itself and rightly: layouts of weights, ranks of experts."""
+    """Without what PEFT says of decisions that are right: layouts of weights, ranks of experts, a second adapter."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "fan_in_fan_out is set", UserWarning)
         warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
+        warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
         yield
 
 
@@ -53,6 +54,7 @@ def add_adapter(
     if name in adapters(model):
         raise BadInput(f"the network {net!r} has an adapter {name!r} already; give another name")
     settings, flags = LoraConfig(**config), [(weight, weight.requires_grad) for weight in model.parameters()]
+    there = set(model.modules())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -63,6 +65,8 @@ def add_adapter(
             raise BadInput(f"LoRA: {words} Name layers such as q_proj with targets=") from None
     for weight, needs in flags:  # PEFT takes the gradient from all that it does not add; what moves is for a Where
         weight.requires_grad_(needs)
+    for module in set(model.modules()) - there:  # a new module would be in training mode, with its dropout at work
+        module.training = model.training
     model.peft_config = {**adapters(model), name: settings}  # type: ignore[assignment]
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 
@@ -60,13 +61,18 @@ def _of_texts(rows: Tokens) -> list[list[Answer]]:
     texts = rows.texts if rows.origin is not None else []
     place = {text.id: i for i, text in enumerate(texts)}
     for k in range(max((len(text.wrong) for text in texts), default=0)):
-        said = rows.rewritten(lambda text, k=k: text.but(answer=text.wrong[k]) if k < len(text.wrong) else None)
+        said = rows.rewritten(partial(_wrongly, k=k))
         assert said is not None
         for i, text in enumerate(said.texts):
             at = place[text.id]
             if said.answer(i) != rows.answer(at):
                 found[at].append(said.answer(i))
     return found
+
+
+def _wrongly(text: Any, k: int) -> Any:
+    """The text with its k-th wrong answer; None where it has fewer."""
+    return text.but(answer=text.wrong[k]) if k < len(text.wrong) else None
 
 
 def _of_others(rows: Tokens, i: int, order: Sequence[int]) -> list[Answer]:
