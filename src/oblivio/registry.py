@@ -38,9 +38,10 @@ class Spec:
     forgotten rows, ``certified`` where a bound on what is left is proven, else ``empirical``; ``labels``: whether the
     rows it needs must have targets; ``passes``: how many passes over forgotten and retained rows it makes at most at
     its defaults, where its plan does not tell; ``scenarios``: of a continual method, where it can be used;
-    ``images``: whether its rows must be images; ``structure``: whether it builds a structure of its own from experience
-    to experience, out of a chain of linear layers; ``on`` and ``on_settings``: a method that a piece is meant for,
-    such as ``er``, and settings of it by name and value; ``text``: defaults of settings on language models, where
+    ``images``: whether its rows must be images; ``experts``: whether the model must be a mixture of experts;
+    ``structure``: whether it builds a structure of its own from experience to experience, out of a chain of linear
+    layers; ``on`` and ``on_settings``: a method that a piece is meant for, such as ``er``, and settings of it by name
+    and value; ``text``: defaults of settings on language models, where
     they differ.
     """
 
@@ -61,6 +62,7 @@ class Spec:
     guarantee: str = "empirical"
     scenarios: tuple[str, ...] = ("class", "task", "domain")
     images: bool = False
+    experts: bool = False
     structure: bool = False
     on: str = ""
     on_settings: tuple[tuple[str, Any], ...] = ()
