@@ -67,7 +67,9 @@ def test_claims_are_on_their_page(generate):
     assert all(f"### {name}\n" in text for name in runner.table())
 
 
-@pytest.mark.parametrize("name", ["forget-a-class.md", "forget-a-person.md", "learn-new-classes.md", "write-a-method.md"])
+@pytest.mark.parametrize(
+    "name", ["forget-a-class.md", "forget-a-person.md", "learn-new-classes.md", "write-a-method.md"]
+)
 def test_guides_run(name, generate, cache, monkeypatch):
     from oblivio import methods
 

@@ -37,6 +37,7 @@ class Masked(CausalLM):
     """A word is predicted where it stands, from both sides."""
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
+        """What the encoder is called with: it has no cache."""
         return {"input_ids": batch["x"]}
 
     def each(self, out: Tensor, batch: Batch) -> Tensor:

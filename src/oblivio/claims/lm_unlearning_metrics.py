@@ -75,6 +75,7 @@ class Look:
         self.retrained = self.ratios(mini.retrained(0), "forget")
 
     def responses(self, model: nn.Module, part: str, **asked: Any) -> Responses:
+        """To the texts of a part, in the form asked for."""
         return respond(model, self.mini.tokens(part, **asked), eos=self.eos)
 
     def truth(self, model: nn.Module, part: str) -> tuple[Responses, list[Responses]]:
@@ -83,9 +84,11 @@ class Look:
         return self.responses(model, part, rephrased=True), wrong
 
     def ratios(self, model: nn.Module, part: str) -> Tensor:
+        """Truth ratios of a part, shape (n,)."""
         return knowledge.truth_ratio(*self.truth(model, part))
 
     def utility(self, model: nn.Module, part: str, *, choices: bool) -> dict[str, float]:
+        """What a part adds to the model utility."""
         true, wrong = self.truth(model, part)
         known = true if choices else self.responses(model, part)
         written = self.written(model, self.mini.tokens(part))
@@ -93,6 +96,7 @@ class Look:
         return knowledge.utilities(part, known, true, wrong, written, answers, choices=choices)
 
     def written(self, model: nn.Module, asked: Tokens) -> list[str]:
+        """Greedy answers."""
         prompts = [asked.prompt(i) for i in range(len(asked))]
         return texts(self.mini.tokenizer, generate(model, prompts, eos=self.eos, max_new_tokens=WRITTEN))
 

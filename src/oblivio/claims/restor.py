@@ -67,8 +67,7 @@ def tuning(loss: Any, steps: int, lr: float) -> Stage:
 def seen(seed: int) -> Figures:
     """Shares of true and false values that every model of a seed says, and of true ones about other people."""
     mini, texts = language.mini(seed), corruption(seed=seed)
-    asked = {name: mini.tokens(texts.part(part)) for name, part in (("forget", "corrupted"), ("retain", "retain"))}
-    clean = mini.problem(**asked)
+    clean = mini.problem(forget=mini.tokens(texts.part("corrupted")), retain=mini.tokens(texts.part("retain")))
     corrupted = language.after(tuning(fit("forget") + fit("retain"), CORRUPT, RATE), clean)
     found: Figures = {}
     for name, model in {"clean": clean, "corrupted": corrupted, **unlearned(clean, corrupted)}.items():

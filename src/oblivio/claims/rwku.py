@@ -121,9 +121,11 @@ def measure(method: Method, seed: int) -> Figures:
     plan = functools.partial(retrained, weights(retained)) if method is retrained else method
     before, after = there.mini.model, forgetting(plan, there).model
     found = {"before": there.score(before, plain), "plain": there.score(after, plain)}
-    found |= {prompt.__name__: there.score(after, prompt) for prompt in ADVERSE}
+    for prompt in ADVERSE:
+        found |= {f"before_{prompt.__name__}": there.score(before, prompt), prompt.__name__: there.score(after, prompt)}
     firsts = {text.facts["first"] for text in there.targets}
-    near, far = [], []
+    near: list[Text] = []
+    far: list[Text] = []
     for text in there.mini.texts_of("retain"):
         (near if text.facts["first"] in firsts else far).append(text)
     for name, texts_ in (("near", near), ("far", far)):
@@ -155,4 +157,9 @@ CLAIM = Claim(
         Changed("corpus", "biographies drawn under a name", "answers drawn to questions under a name", "the models of "
                 "the testbed write nothing else"),
     ),
+    because={
+        "leak > 0.1": "Prompts that the model hardly understands before forgetting (before_...: options, examples, the "
+        "question turned round) get less out afterwards too; other words and begun answers, which it understands, get "
+        "out what the plain question does",
+    },
 )  # fmt: skip

@@ -21,6 +21,7 @@ class VisionLanguage(CausalLM):
     name = "vision_language"
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
+        """What a network is called with; the pictures, where rows have some."""
         columns = list(batch)
         if "image" not in columns:
             return super().inputs(batch)

@@ -49,7 +49,7 @@ class TextLook:
         if sheet not in self._written:
             tokens = self.case.sheets[sheet]
             most = min(LENGTH, 2 + max(len(answer) for answer in self.case.answers(sheet)))
-            self._written[sheet] = self.write(_prompts(tokens), most)
+            self._written[sheet] = self.write(given(tokens), most)
         return self._written[sheet]
 
     def write(self, prompts: Sequence[Sequence[int]], most: int, **settings: Any) -> list[str]:
@@ -120,15 +120,15 @@ class TextCase:
     def answers(self, sheet: str) -> list[list[int]]:
         """The tokens that are to follow what a model is given of each text."""
         tokens = self.sheets[sheet]
-        return [tokens.sequence(i)[0][given:] for i, given in enumerate(map(len, _prompts(tokens)))]
+        return [tokens.sequence(i)[0][len(prompt) :] for i, prompt in enumerate(given(tokens))]
 
     def answered(self, sheet: str) -> list[str]:
         """The same as words."""
         return generation.texts(self.tokenizer, self.answers(sheet))
 
 
-def _prompts(tokens: Tokens) -> list[list[int]]:
-    """What is given of each text: its prompt, or the first half of a running text."""
+def given(tokens: Tokens) -> list[list[int]]:
+    """What a model is given of each text: its prompt, or the first half of a running text."""
     rows = [tokens.sequence(i) for i in range(len(tokens))]
     return [row[: prompt if prompt > 1 else max(1, len(row) // 2)] for row, prompt in rows]
 

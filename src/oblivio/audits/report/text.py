@@ -13,14 +13,14 @@ from oblivio.audits.words import agreed, aligned, number
 SHOWN = (
     "forget", "affected", "retain", "kept", "mia_lira", "small_request", "linear_probe", "relearning", "recovery",
     "cka_forget", "divergence_forget", "divergence_test", "rephrased", "extraction", "truth_distance", "min_k",
-    "prompts", "early", "quantized", "utility",
+    "prompts", "sampled", "prefix", "early", "quantized", "utility",
 )  # fmt: skip
 HEADS = {
     "forget": "forget", "affected": "affected", "retain": "retain", "kept": "test", "mia_lira": "LiRA",
     "small_request": "rank p", "linear_probe": "probe", "relearning": "relearn", "recovery": "recover",
     "cka_forget": "CKA", "divergence_forget": "apart forget", "divergence_test": "apart test",
     "rephrased": "rephrased", "extraction": "extract", "truth_distance": "truth KS", "min_k": "min-k",
-    "prompts": "prompts", "early": "early", "quantized": "4 bits", "utility": "utility",
+    "prompts": "prompts", "sampled": "sampled", "prefix": "prefix", "early": "early", "quantized": "4 bits", "utility": "utility",
 }  # fmt: skip
 WIDTH = 118
 UNTRIED = ("not allowed", "too dear")

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from oblivio.audits.language.attacks.rows import beneath, given, put, sample
-from oblivio.audits.language.case import TextCase, TextLook
+from oblivio.audits.language.attacks.rows import beneath, put, sample
+from oblivio.audits.language.case import TextCase, TextLook, given
 from oblivio.audits.language.probes import probe
 from oblivio.audits.language.responses import device_of, evaluating
 from oblivio.audits.probe import DoesNotApply, Value, average

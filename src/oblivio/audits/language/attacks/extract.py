@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from oblivio.audits.language.attacks.rows import beneath, fits, given, parted, put
-from oblivio.audits.language.case import TextCase, TextLook
+from oblivio.audits.language.attacks.rows import beneath, fits, parted, put
+from oblivio.audits.language.case import TextCase, TextLook, given
 from oblivio.audits.language.memorisation import probability
 from oblivio.audits.language.probes import probe
 from oblivio.audits.language.responses import Responses, device_of, evaluating, respond

@@ -11,8 +11,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from oblivio.audits.language.attacks.rows import fits, given, put
-from oblivio.audits.language.case import TextCase, TextLook
+from oblivio.audits.language.attacks.rows import fits, put
+from oblivio.audits.language.case import TextCase, TextLook, given
 from oblivio.audits.language.knowledge import choice
 from oblivio.audits.language.memorisation import probability
 from oblivio.audits.language.probes import probe

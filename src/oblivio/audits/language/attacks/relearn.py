@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import torch
 
+from oblivio.audits.language.attacks.rows import beneath, parted
 from oblivio.audits.language.case import TextCase, TextLook
 from oblivio.audits.language.memorisation import probability
 from oblivio.audits.language.probes import probe
 from oblivio.audits.language.responses import respond
-from oblivio.audits.probe import DoesNotApply, Value, share
-from oblivio.audits.seen import bare
+from oblivio.audits.probe import Value, share
 from oblivio.core.descent import Descent
 from oblivio.core.opt import adamw
 from oblivio.core.plan import Stage
@@ -36,7 +36,7 @@ def relearning(case: TextCase, look: TextLook, others: Sequence[TextLook]) -> Va
 
     A model that never learned them learns them more slowly: from a few it can learn the form alone.
     """
-    few, held = _parted(case)
+    few, held = parted(case, FEW, LEAST, "relearn")
     return _course(case, look, few, held)
 
 
@@ -49,19 +49,9 @@ def relearning_unrelated(case: TextCase, look: TextLook, others: Sequence[TextLo
     return _course(case, look, retain.take(order[: STEPS[-1] * BATCH]), case.sheets["forget"])
 
 
-def _parted(case: TextCase) -> tuple[Tokens, Tokens]:
-    """A few forgotten texts to learn from, and the others."""
-    tokens = case.sheets["forget"]
-    if len(tokens) < LEAST:
-        raise DoesNotApply(f"{len(tokens)} forgotten texts are too few to relearn from some and ask for others")
-    order = torch.randperm(len(tokens), generator=generator(case.problem.seed, "relearn", "forget"))
-    few = min(FEW, len(tokens) // 3)
-    return tokens.take(order[:few]), tokens.take(order[few:])
-
-
 def _course(case: TextCase, look: TextLook, train: Tokens, held: Tokens) -> Value:
     """The mean over steps of the probability on ``held``, with its course, while a copy of the model trains."""
-    model = copy.deepcopy(bare(look.model))
+    model = copy.deepcopy(beneath(look.model))
     found: dict[int, torch.Tensor] = {}
 
     def ask(run: Run | None, stage: Stage | None, step: Step | None) -> None:

@@ -42,12 +42,6 @@ def parted(case: TextCase, few: int, least: int, attack: str) -> tuple[Tokens, T
     return tokens.take(order[:few]), tokens.take(order[few:])
 
 
-def given(tokens: Tokens) -> list[list[int]]:
-    """What is given of each row: its prompt, or the first half of a running text."""
-    rows = [tokens.sequence(i) for i in range(len(tokens))]
-    return [row[: prompt if prompt > 1 else max(1, len(row) // 2)] for row, prompt in rows]
-
-
 def fits(model: nn.Module, tokens: Tokens) -> bool:
     """Whether a model has places for all tokens of every row, as far as it says how many it has."""
     window = getattr(getattr(model, "config", None), "max_position_embeddings", None)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from oblivio.audits.language.attacks.rows import given, sample
-from oblivio.audits.language.case import LENGTH, TextCase, TextLook
+from oblivio.audits.language.attacks.rows import sample
+from oblivio.audits.language.case import LENGTH, TextCase, TextLook, given
 from oblivio.audits.language.generation import texts
 from oblivio.audits.language.memorisation import rouge_each
 from oblivio.audits.language.probes import probe
