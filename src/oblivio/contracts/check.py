@@ -56,7 +56,8 @@ def problems_of(method: str | Stage) -> list[Tiny]:
         return [TABLE["digits"]]
     spec = methods.spec(method)
     fit = [tiny for tiny in TABLE.values() if tiny.kind in spec.tasks and (tiny.name == "images" or not spec.images)]
-    return [] if spec.structure else [tiny for tiny in fit if (tiny.name == "experts") == spec.experts]
+    alike = {"faces"} if "causal_lm" in spec.tasks else set()  # a picture is one more column of a text
+    return [] if spec.structure else [t for t in fit if (t.name == "experts") == spec.experts and t.name not in alike]
 
 
 def _tiny(name: str) -> Tiny:

@@ -20,7 +20,7 @@ from oblivio.core.run import Run, Watch
 from oblivio.core.where import Where
 from oblivio.jobs.guards import Watcher
 from oblivio.jobs.job import Guards
-from oblivio.registry import Spec
+from oblivio.registry import TEXT, Spec
 
 Change: TypeAlias = Callable[[Stage], Stage]
 Piece: TypeAlias = "str | tuple[str, Mapping[str, Any]] | Change"
@@ -69,8 +69,8 @@ def _named(name: str, settings: Mapping[str, Any], kind: str, task: str) -> Chos
     spec = methods.spec(name)
     if spec.kind != kind:
         raise BadInput(f"{name} is of the kind {spec.kind}; one of the kind {kind} is needed here")
-    full = {**spec.defaults(task), **settings}
-    return Chosen(methods.registry.get(name)(**full), name, full, spec)
+    given = {**(spec.text if task in TEXT else {}), **settings}
+    return Chosen(methods.registry.get(name)(**given), name, {**spec.defaults(), **given}, spec)
 
 
 def _given(plan: Stage, settings: Mapping[str, Any]) -> Chosen:

@@ -20,7 +20,8 @@ HEADS = {
     "small_request": "rank p", "linear_probe": "probe", "relearning": "relearn", "recovery": "recover",
     "cka_forget": "CKA", "divergence_forget": "apart forget", "divergence_test": "apart test",
     "rephrased": "rephrased", "extraction": "extract", "truth_distance": "truth KS", "min_k": "min-k",
-    "prompts": "prompts", "sampled": "sampled", "prefix": "prefix", "early": "early", "quantized": "4 bits", "utility": "utility",
+    "prompts": "prompts", "sampled": "sampled", "prefix": "prefix", "early": "early", "quantized": "4 bits",
+    "utility": "utility",
 }  # fmt: skip
 WIDTH = 118
 UNTRIED = ("not allowed", "too dear")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, MutableMapping
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import torch
 from pydantic import Field
@@ -18,6 +18,7 @@ from oblivio.core.problem import Problem
 from oblivio.core.step import Step
 from oblivio.core.surgery import surgery
 from oblivio.core.term import Rule, Term, rule
+from oblivio.core.where import Selection, Where
 from oblivio.methods.pieces._depth import BEFORE, FACTOR, depths
 from oblivio.methods.pieces._learning import learning
 from oblivio.modules.fresh import drop_net
@@ -26,6 +27,7 @@ from oblivio.registry import method
 from oblivio.terms import fit
 
 NET = "ratios"  # the net beside the model that holds what is learned
+Members: TypeAlias = "dict[str, int | None]"
 MIDDLE, LAYERS = 13, 26  # of the model that the published weights of depths are for
 
 
@@ -63,13 +65,23 @@ def ama(
         plan, found = learning(plan, "ama")
         loss = averaged(fit(found[-1][1]), a, eps) + reg * uneven(a, eps)
         mixing = Descent(
-            loss, where=f"{NET}.*", opt=adamw(lr, wd=0.0), over=found[-1][1], epochs=epochs, batch=batch, moves=()
+            loss, where=numbers(), opt=adamw(lr, wd=0.0), over=found[-1][1], epochs=epochs, batch=batch, moves=()
         )
         end = merged(a, eps)
         end.keeps = ("start",)
         return plan >> begun(groups, a) >> mixing >> end
 
     return put
+
+
+class numbers(Where):
+    """What is learned, while it is there."""
+
+    def select(self, problem: Problem) -> Selection:
+        return {f"{NET}.s": None} if NET in problem.nets else {}
+
+    def __repr__(self) -> str:
+        return "numbers()"
 
 
 class Ratios(nn.Module):
@@ -107,9 +119,9 @@ def ratios(s: Tensor, a: float, eps: float) -> Tensor:
     return a * size / size.mean()
 
 
-def mixed(problem: Problem, share: Tensor, a: float) -> Grads:
+def mixed(problem: Problem, share: Tensor, a: float, group: Members | None = None) -> Grads:
     """The average of the weights at the start and now, where there is such a weight at the start."""
-    start, group = problem.kept("start"), members(problem.model, len(share))
+    start, group = problem.kept("start"), group or members(problem.model, len(share))
     return {
         name: weight.detach().lerp(start[name], share[k].to(weight.dtype) if (k := group[name]) is not None else a)
         for name, weight in problem.weights("model.*").items()
@@ -117,7 +129,7 @@ def mixed(problem: Problem, share: Tensor, a: float) -> Grads:
     }
 
 
-def members(model: nn.Module, groups: int) -> dict[str, int | None]:
+def members(model: nn.Module, groups: int) -> Members:
     """The group of every weight by its full name; None after the blocks."""
     count = len(blocks(model))
     return {
@@ -142,11 +154,13 @@ class averaged(Rule):
     def grad(self, step: Step, graph: bool = False) -> Grads:
         s, problem = _numbers(step.problem), step.problem
         share = ratios(s, self.a, self.eps)
+        if "_group" not in self.__dict__:  # what the structure says, which does not change in a stage
+            self._group = members(problem.model, len(share))
         with torch.no_grad():
-            average = mixed(problem, share, self.a)
+            average = mixed(problem, share, self.a, self._group)
         g, start, now = self.term.grad(step.at(average)), problem.kept("start"), problem.weights("model.*")
         slopes = torch.zeros_like(share)
-        for name, k in members(problem.model, len(share)).items():
+        for name, k in self._group.items():
             if k is not None and name in g:
                 slopes[k] += (g[name] * (start[name] - now[name].detach())).sum()
         return {f"{NET}.s": torch.autograd.grad(share, s, slopes)[0]}
