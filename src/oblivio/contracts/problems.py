@@ -29,6 +29,7 @@ from oblivio.tasks.vision_language import VisionLanguage
 from oblivio.terms import fit
 
 ROWS, GONE, HELD = 160, 13, 40  # of training, of these to forget (no number of chunks divides them), of test
+FEW = 80  # of training, of texts
 END, PICTURE = 1, 2  # tokens: one ends an answer, one stands for a part of a picture
 
 
@@ -37,8 +38,8 @@ class Tiny:
     """One row of the table. ``data`` gives (x, y), ``going(x, y)`` says of each row whether it may be asked to go.
 
     ``pad(name, values)`` makes a column longer without changing what it means, where rows have a length; ``rows(x, y)``
-    makes a source of the data, where tensors alone will not do; ``brings`` are records that such requests bring along; of ``size``
-    rows it is trained: fewer where a pass costs more.
+    makes a source of the data, where tensors alone will not do; ``brings`` are records that such requests bring along;
+    ``size`` rows are of training: fewer where a pass costs more.
     """
 
     name: str
