@@ -146,8 +146,8 @@ CLAIM = Claim(
         Changed("compute", "fixed 6 N_a D", "fixed steps and width of the active path",
                 "the card's check; the router of 32 experts has two thirds as many weights as a token's two experts, "
                 "so a dense model that has them too is compared"),
-        Changed("width of an expert", "-", "8", "chosen on seed 100: of width 32, where two experts hold more, 8 of them "
-                "know 0.91 of the pairs at step 300 and 32 of them 0.84, so the claim is about narrow ones"),
+        Changed("width of an expert", "-", "8", "chosen on seed 100: of width 32, where two experts hold more, 8 of "
+                "them know 0.91 of the pairs at step 300 and 32 of them 0.84, so the claim is about narrow ones"),
         Changed("optimum of reasoning", "U-shaped in all weights", "32 experts against 8", "the card's check"),
         Changed("held-out accuracy is no chance", "-", "above 0.4", "a guess by the kind of thing is right in a "
                 "quarter of them; without composition both numbers of experts would be equal"),

@@ -18,7 +18,7 @@ from oblivio.audits.subjects import Subject
 from oblivio.core.errors import BadInput, nearest
 from oblivio.core.problem import Problem
 
-FIGURE = "probability of answers"  # what stands in for a classifier's accuracy
+FIGURE = "probability"  # of the true answers: what stands in for a classifier's accuracy
 ALWAYS = ("relearn",)  # attacks that are made unless they are left out: without one a hidden memory goes unnoticed
 
 

@@ -153,7 +153,8 @@ class averaged(Rule):
 
     def grad(self, step: Step, graph: bool = False) -> Grads:
         problem = step.problem
-        share, pull = torch.func.vjp(lambda s: ratios(s, self.a, self.eps), _numbers(problem).detach())
+        made = torch.func.vjp(lambda s: ratios(s, self.a, self.eps), _numbers(problem).detach())
+        share, pull = made[0], made[1]
         if "_group" not in self.__dict__:  # what the structure says, which does not change in a stage
             self._group = members(problem.model, len(share))
         with torch.no_grad():
