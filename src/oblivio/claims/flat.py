@@ -66,4 +66,9 @@ CLAIM = Claim(
         Changed("ascent", "about 0.4 (beside 0.745), no condition", "0.1 below FLAT", "a figure that can fail"),
         Changed("half forgotten", "at forget 0.47", f"first below it, seen every {EVERY} steps", "steps are whole"),
     ),
+    because={
+        "flat_retain > refusals_retain + 0.2": "At equal forgetting FLAT and refusal tuning lose alike here: both teach one template, and the base "
+        "model, which has learned refusals for 40 names, gives it to retained names as well. Not tested.",
+        "flat_half > 0.9": "The level differs from seed to seed (0.80, 0.75, 0.92). Not explained.",
+    },
 )  # fmt: skip
