@@ -192,7 +192,9 @@ CLAIM = Claim(
                 "there is no judge and no general ability in the testbed"),
     ),
     because={
-        "abs(po_auc - retrained_auc) > abs(gd_auc - retrained_auc)": "Here gradient difference over-forgets (AUC 0.15 where retrained models have 0.51), which is as far "
+        "abs(po_auc - retrained_auc) > abs(gd_auc - retrained_auc)": "Here gradient difference over-forgets (AUC "
+        "0.15 where retrained models have 0.51), "
+        "which is as far"
         "off as the refusals' side: the sides differ, not the distances.",
     },
 )  # fmt: skip

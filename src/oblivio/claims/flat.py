@@ -67,7 +67,8 @@ CLAIM = Claim(
         Changed("half forgotten", "at forget 0.47", f"first below it, seen every {EVERY} steps", "steps are whole"),
     ),
     because={
-        "flat_retain > refusals_retain + 0.2": "At equal forgetting FLAT and refusal tuning lose alike here: both teach one template, and the base "
+        "flat_retain > refusals_retain + 0.2": "At equal forgetting FLAT and refusal tuning lose alike here: both "
+        "teach one template, and the base"
         "model, which has learned refusals for 40 names, gives it to retained names as well. Not tested.",
         "flat_half > 0.9": "The level differs from seed to seed (0.80, 0.75, 0.92). Not explained.",
     },

@@ -108,7 +108,8 @@ CLAIM = Claim(
         "cosine > 0.999",
     ),
     because={
-        "beta_1_drift < 0.02": "Retained answers still drift on seed 1 (0.047, 0.016 and 0.009 on the others) between steps 80 and "
+        "beta_1_drift < 0.02": "Retained answers still drift on seed 1 (0.047, 0.016 and 0.009 on the others) "
+        "between steps 80 and"
         "120: the plateau comes later there. Not tested with more steps.",
     },
 )

@@ -99,7 +99,8 @@ CLAIM = Claim(
                 "which facts the attacker has matters as much as what is compared"),
     ),
     because={
-        "wa_relearned < plain_relearned": "An average of weights of the last of 100 steps hardly differs from the end of a run whose force "
+        "wa_relearned < plain_relearned": "An average of weights of the last of 100 steps hardly differs from the "
+        "end of a run whose force"
         "fades. The four other smoothers do lower it.",
     },
 )  # fmt: skip

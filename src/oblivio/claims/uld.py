@@ -87,7 +87,8 @@ CLAIM = Claim(
                 "36 fixed rows left the assistant uneven on the others: retain 0.89 with w = -1 (seed 100)"),
     ),
     because={
-        "world > ascent_world + 0.1": "The baseline, ascent with a retain term stopped at the same forgetting, keeps more of the world "
+        "world > ascent_world + 0.1": "The baseline, ascent with a retain term stopped at the same forgetting, "
+        "keeps more of the world"
         "(0.92) than in the card's prototype (0.77). The method keeps 0.987.",
     },
 )  # fmt: skip

@@ -86,9 +86,11 @@ CLAIM = Claim(
                 "a model of 0.19 million weights writes none; the card's check has templates instead"),
     ),
     because={
-        "first <= 0": "On seed 2 one of four facts keeps the true value first in the held-out form; a retrained model has "
+        "first <= 0": "On seed 2 one of four facts keeps the true value first in the held-out form; a retrained "
+        "model has"
         "as much by chance on seeds 0 and 1.",
-        "plain_first > first": "The rounds without rewording give the same bits: the facts are solved in the first round, before any "
+        "plain_first > first": "The rounds without rewording give the same bits: the facts are solved in the "
+        "first round, before any"
         "rewording is met.",
     },
 )  # fmt: skip
