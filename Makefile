@@ -45,7 +45,7 @@ lint: $(STAMP) ## ruff, mypy, import-linter
 unit: export OMP_NUM_THREADS := 1
 unit: $(STAMP) ## the tests; ARGS='-k word' for some of them
 	$(BIN)/python -m pytest -m 'alone and not slow' $(ARGS) || test $$? -eq 5
-	$(BIN)/python -m pytest -m 'not alone and not slow' -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -m 'not alone and not slow' -n $(JOBS) --dist worksteal $(ARGS)
 
 docs: $(STAMP) ## the documentation, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -24,7 +24,7 @@ from oblivio.bench.row import Row
 from oblivio.claims import runner
 from oblivio.claims.claim import Rejected
 from oblivio.claims.records import Record
-from oblivio.cli import console, demo, forget, main, progress, records, settings
+from oblivio.cli import console, demo, forget, language, main, progress, records, settings
 from oblivio.cli.codes import FAILED, FINISHED, INCONCLUSIVE, REJECTED
 from oblivio.cli.lookup import KINDS, example
 from oblivio.core.errors import BadInput, Stopped
@@ -199,6 +199,7 @@ def test_the_card_of_every_method(cli: Cli, name: str) -> None:
 def test_the_example_of_every_method_is_a_job(cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     asked: list[Job] = []
     monkeypatch.setattr(forget, "run", lambda job, out: asked.append(job))
+    monkeypatch.setattr(language, "run", lambda job, out: asked.append(job))
     if registry.spec(name).kind == "protection" or not example(registry.spec(name)).startswith("oblivio forget"):
         assert example(registry.spec(name)) in " ".join(cli("show", name).out.split())
         return

@@ -14,7 +14,7 @@ from oblivio.core.plan import Cycle, Stage
 
 PAIRS = [pytest.param(m, t, id=f"{m}-{t.name}") for m in methods.names for t in contracts.problems_of(m)]
 TIME = 0.5  # seconds a method and property, of this process
-LONGER = {"texts": 1.0, "faces": 1.0, "experts": 1.0}  # a pass of a network of Transformers has a cost of its own
+LONGER = {"texts": 2.0, "faces": 2.0, "experts": 2.0}  # a pass of a network of Transformers has a cost of its own
 
 
 @pytest.mark.parametrize(("method", "tiny"), PAIRS)

@@ -256,4 +256,18 @@ def test_a_setting_that_is_not_printed_is_rejected(monkeypatch: pytest.MonkeyPat
 
 def test_every_contract_is_proven_by_a_fault() -> None:
     proven = {name for *_, expected, _ in FAULTS.values() for name in expected.split()}
-    assert proven | {"printed"} == set(contracts.PROPERTIES)
+    assert proven | {"printed", "adapter", "generation"} == set(contracts.PROPERTIES)
+
+
+def test_an_adapter_that_is_not_alone_is_rejected() -> None:
+    assert contracts.check(descent(fit("retain"), how=Decay()), on="texts", only="adapter")
+
+
+def test_writing_other_than_what_is_served_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import LlamaForCausalLM
+
+    def stuck(self: nn.Module, input_ids: Tensor, **_: object) -> Tensor:
+        return torch.cat([input_ids, torch.full((len(input_ids), 4), 29)], 1)
+
+    monkeypatch.setattr(LlamaForCausalLM, "generate", stuck)
+    assert contracts.check(descent(fit("retain")), on="texts", only="generation")

@@ -163,9 +163,12 @@ def example(spec: Spec) -> str:
         return f"oblivio learn --stream split-digits --scenario {spec.scenarios[0]} --method {spec.id}"
     if spec.kind == "piece" and spec.needs == ("new",):
         return f"oblivio learn --stream split-digits --scenario {spec.scenarios[0]} --method er --with {spec.id}"
-    if spec.tasks and set(spec.tasks) <= {"causal_lm", "vision_language"}:
+    if set(spec.tasks) == {"vision_language"} or "decoupled" in spec.needs:
+        return f"outcome = oblivio.forget(problem, {words(spec)})"
+    if set(spec.tasks) <= {"causal_lm", "vision_language"}:
         how = f"npo --with {spec.id}" if spec.kind == "piece" else spec.id
-        return f"oblivio forget --data people --model llama --method {how} --references 3 --out runs/{spec.id}"
+        network = "mixtral" if spec.experts else "llama"
+        return f"oblivio forget --data people --model {network} --method {how} --references 3 --out runs/{spec.id}"
     if not KINDS["tabular"] & set(spec.tasks):
         return f"oblivio bench unlearning --problem cora-nodes --method {spec.id}"
     if "proxy" in spec.needs:
@@ -173,6 +176,11 @@ def example(spec: Spec) -> str:
     rows = "class=3" if "class" in spec.serves else "random=0.05"
     how = f"finetune --with {spec.id}" if spec.kind == "piece" else spec.id
     return f"oblivio forget --data digits --model mlp --forget {rows} --method {how} --out runs/{spec.id}"
+
+
+def words(spec: Spec) -> str:
+    """The method, or the piece on a method, as arguments."""
+    return f'"npo", pieces=["{spec.id}"]' if spec.kind == "piece" else f'"{spec.id}"'
 
 
 def _settings(spec: Spec) -> Table:

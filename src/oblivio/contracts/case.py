@@ -115,7 +115,7 @@ def stages(plan: Stage) -> list[Stage]:
     return plan.stages if isinstance(plan, Plan) else [plan]
 
 
-def edits(plan: Stage) -> list[Stage]:
+def edits(plan: Stage) -> list[Edit]:
     """What of a plan is done without descent."""
     return [stage for stage in stages(plan) if isinstance(stage, Edit)]
 

@@ -112,7 +112,7 @@ def rows(case: Case) -> Iterator[str]:
     given, turned = case.problem(), case.problem()
     for name, source in turned.sources.items():
         turned.sources[name] = turned._named(name, source.take(torch.randperm(len(source), generator=generator(name))))
-    plan = Plan(edits(case.plan()))
+    plan = Plan([*edits(case.plan())])
     if plan.stages:
         yield from _few(bits(case.run(plan, given)), bits(case.run(plan, turned)), "the edits' outcome")
     for i, descent in enumerate(below(case.plan(), Descent)):

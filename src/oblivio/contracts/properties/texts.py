@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from oblivio.contracts.case import Case, below, names, prop
+from oblivio.contracts.case import Case, below, edits, names, prop
 from oblivio.core.descent import Descent
 from oblivio.core.errors import BadInput
 from oblivio.where import lora
@@ -18,7 +18,7 @@ WRITTEN = 4  # tokens
 def adapter(case: Case) -> Iterator[str]:
     """Where an adapter alone may move, every weight beside it keeps its bits."""
     plan = case.plan()
-    if case.tiny.kind != "causal_lm" or not below(plan, Descent):
+    if case.tiny.kind != "causal_lm" or not below(plan, Descent) or any(e.writes for e in edits(plan)):
         return
     given = case.problem()
     try:
