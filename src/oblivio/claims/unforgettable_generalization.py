@@ -182,7 +182,7 @@ CLAIM = Claim(
         Changed("what a probe without the skill must lack", "clearly lower", "by 0.1", "the card gives no number"),
     ),
     because={
-        "other_A_before - other_A_acc > 0.2": "The other skill loses half as much as in the card's prototype (0.11): it "
-        "is learned more firmly here. Not tested.",
+        "other_A_before - other_A_acc > 0.2": "The other skill loses half as much as in the prototype (0.11): "
+        "it is learned more firmly here. Not tested.",
     },
 )  # fmt: skip

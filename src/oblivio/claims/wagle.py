@@ -90,4 +90,5 @@ CLAIM = Claim(
         ),
         Changed("steps", "60", "90 at most", "that the level is reached"),
     ),
+    because={"wagle_forget < 0.03": "The level was chosen on seed 100; on these it ends a little above it (0.033)."},
 )
