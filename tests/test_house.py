@@ -23,7 +23,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "oblivio"
 MODULES = sorted(SOURCE.rglob("*.py"))
-CORE_LINES = 2050  # of code; the aim, which the bench reports as missed, is 1,300: this keeps the core from growing
+CORE_LINES = 2000  # of code; the aim, which the bench reports as missed, is 1,300: this keeps the core from growing
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 

@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 import oblivio as ob
+from oblivio import methods
 from oblivio.audits.report import Report
+from oblivio.cli import language
 from oblivio.core.errors import BadInput
 from oblivio.core.team import ALONE
 from oblivio.jobs.language.job import EXAMPLE, LanguageJob
@@ -139,8 +141,13 @@ EXAMPLES = [EXAMPLE, (Path(__file__).parent.parent / "examples" / "tofu.yaml").r
 
 
 @pytest.mark.parametrize("text", EXAMPLES)
-def test_the_examples_are_jobs(text: str) -> None:
-    assert LanguageJob.of(**yaml.safe_load(text)).method.name == "npo"  # type: ignore[union-attr]
+def test_the_examples_are_jobs_and_options_beside_them_win(text: str, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(text)
+    options = {"job": tmp_path / "job.yaml", "seed": 3, "beta": 0.5}
+    read = language.job_of(options, methods.spec("npo"))
+    assert read.method is not None
+    assert (read.method.name, read.method.settings["beta"], read.seed) == ("npo", 0.5, 3)
+    assert read.recipe.steps == 600  # as the file has it
 
 
 @pytest.mark.parametrize(

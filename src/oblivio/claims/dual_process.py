@@ -152,5 +152,12 @@ CLAIM = Claim(
         "temporary_switch < 0.2",
         "vanilla_switch < 0.2",
     ),
+    because={
+        "temporary_tail_switch - vanilla_tail_switch > 0.3": "Ordinary training tells a rare word by its place in 0.42 "
+        "to 0.81 of the cases here, where the card's prototype had 0.21, so that there is little room above. Tested: "
+        "with input and output embeddings apart, on seed 100, the order is even reversed (0.27 against 0.83)",
+        "temporary_switch < 0.2": "What is remembered of frequent words does not come back wholly in the 1300 steps "
+        "after the last draw. Not tested with more steps",
+    },
     changed=(Changed("training accuracy", "1.0", "above 0.99, on fresh texts", "ambiguous words come in it"),),
 )

@@ -9,7 +9,8 @@ import typer
 
 from oblivio.cli import console, language
 from oblivio.cli.codes import FAILED, FINISHED
-from oblivio.cli.forget import named, run
+from oblivio.cli.forget import run
+from oblivio.cli.work import named
 from oblivio.core.errors import BadInput
 from oblivio.methods import registry
 
@@ -71,7 +72,7 @@ def audit(
         before = original or language.original_of(Path(model))
         given = {"model": before, "outcome": model, "data": data, "forget": forget,
                  "retain": retain, "attacks": attacks, "show_texts": show_texts, "rows": rows}  # fmt: skip
-        texts = language.job_of(given, None, {})
+        texts = language.job_of(given)
         return language.run(texts, out or Path("runs") / f"audit-{Path(model).name}")
     if job is None:
         raise BadInput("say what to judge: a job, the folder of a finished run, or --model with a language model")
@@ -92,7 +93,7 @@ def _language(job: Path, outcome: str | None, references: int | None, rows: bool
     """The audit of a job for a language model, or of its finished run."""
     changed = outcome or (str(job) if job.is_dir() else None)
     given = {"job": _file(job), "outcome": changed, "references": references, "rows": rows}
-    texts = language.job_of(given, None, {})
+    texts = language.job_of(given)
     if texts.audit.outcome is None:
         raise BadInput("say with --outcome, or audit.outcome in the job, which model to judge: a folder")
     return language.run(texts, out or Path("runs") / f"audit-{job.stem}")

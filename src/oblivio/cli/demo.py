@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oblivio.cli import console
-from oblivio.cli.forget import doing, show
+from oblivio.cli.forget import doing
 from oblivio.cli.progress import Line, Look
+from oblivio.cli.work import show
 
 if TYPE_CHECKING:
     from oblivio.jobs.outcome import Outcome

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,15 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oblivio.cli import console, language, settings
-from oblivio.cli.codes import FINISHED, INCONCLUSIVE, REJECTED
-from oblivio.cli.progress import Line, Look
-from oblivio.core.errors import BadInput, Stopped
+from oblivio.cli import language, settings, work
+from oblivio.core.errors import BadInput
 from oblivio.methods import registry
 from oblivio.registry import Spec
 
 if TYPE_CHECKING:
-    from oblivio.audits.report import Report
     from oblivio.core.run import Run
     from oblivio.jobs.job import Job
 
@@ -89,10 +85,6 @@ PLACES = {
     "seed": ("seed",),
 }  # of each option in a job
 
-STYLES = {"outcome": "bold cyan", "original": "", "reference": "green", "control": "dim"}  # of kinds of models
-WORDS = {"ACCEPTED": "bold green", "REJECTED": "bold red", "INCONCLUSIVE": "bold yellow"}
-CODES = {"ACCEPTED": FINISHED, "REJECTED": REJECTED, "INCONCLUSIVE": INCONCLUSIVE}
-
 HELP = """Make a model forget rows, and judge it beside models that never saw them.
 
 Either a job file, or --data, --model, --forget and --method. Exit code 0: ACCEPTED; 3: REJECTED; 4: INCONCLUSIVE.
@@ -108,11 +100,11 @@ def command(method: str | None) -> Callable[..., int]:
     def forget(**options: Any) -> int:
         if language.asked(options):
             texts = language.job_of(options, spec, OPTIONS)
-            return language.run(texts, language.out_of(options, texts))
+            return language.run(texts, work.folder_of(options, texts))
         job = job_of(options, spec)
         if job.audit.outcome is not None:
             raise BadInput("audit.outcome names a model that was changed before; to judge it: oblivio audit")
-        return run(job, options["out"] or Path("runs") / (options["job"].stem if options["job"] else named(job)))
+        return run(job, work.folder_of(options, job))
 
     forget.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
@@ -125,40 +117,11 @@ def command(method: str | None) -> Callable[..., int]:
     return forget
 
 
-def named(job: Job) -> str:
-    """The name of a job's method; a job to audit a model that was changed before may have none."""
-    return "audit" if job.method is None else job.method.name
-
-
 def job_of(options: Mapping[str, Any], spec: Spec | None) -> Job:
-    """The job file, if one is given, with the options in place of its fields."""
+    """The job that the words of a command ask for."""
     from oblivio.jobs.job import Job
 
-    fields = {} if options["job"] is None else Job.load(options["job"]).model_dump(exclude_unset=True)
-    chosen = {name: options[name] for name in PLACES if options.get(name) is not None}
-    if spec is not None:
-        before = fields.get("method", {})
-        kept = before.get("settings", {}) if before.get("name") == spec.id else {}
-        chosen |= {"method": spec.id, "settings": kept | settings.given(spec, options, OPTIONS)}
-    if "pieces" in chosen:
-        chosen["pieces"] = [piece(words) for words in chosen["pieces"]]
-    for name, value in chosen.items():
-        *outer, last = PLACES[name]
-        functools.reduce(lambda inside, section: inside.setdefault(section, {}), outer, fields)[last] = value
-    return Job.of(**fields)
-
-
-def piece(words: str) -> dict[str, Any]:
-    """``sam:rho=0.05,on=forget`` as a job file has it.
-
-    >>> piece("sam:rho=0.05")
-    {'name': 'sam', 'settings': {'rho': 0.05}}
-    """
-    import yaml
-
-    name, _, given = words.partition(":")
-    pairs = (pair.partition("=") for pair in given.split(",") if pair)
-    return {"name": name, "settings": {key: yaml.safe_load(value) for key, _, value in pairs}}
+    return work.filled(Job, options, PLACES, spec, OPTIONS)
 
 
 def resume(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run that was killed.")]) -> int:
@@ -168,7 +131,7 @@ def resume(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folde
 
     check_resumable(folder)
     if language.asked({"job": folder / JOB}):
-        return language.run(language.job_of({"job": folder / JOB}, None, {}), folder, again=True)
+        return language.run(language.job_of({"job": folder / JOB}), folder, again=True)
     return run(Job.load(folder / JOB), folder, again=True)
 
 
@@ -184,31 +147,9 @@ def init(
 
 def run(job: Job, out: Path, again: bool = False) -> int:
     """Do a job and print what came of it; the exit code is that of the verdict."""
-    from oblivio.jobs import folder, forget
+    from oblivio.jobs import forget
 
-    try:
-        with Line() as line:
-            outcome = forget.run(job, out, watch=[Look(line, doing(job))], resume=again)
-    except (KeyboardInterrupt, OSError) as error:
-        if folder.interrupted(out):
-            raise Stopped(f"{str(error) or 'interrupted'}; go on with: oblivio resume {out}") from None
-        raise
-    finally:
-        leave()
-    if not console.first():
-        return FINISHED
-    show(outcome.report)
-    made = "" if job.audit.outcome is not None else "model/ has forgotten; "
-    console.out().print(f"\n{out}: {made}report.html is to be read, report.json, log.jsonl and job.yaml say how")
-    return CODES[outcome.report.verdict.word]
-
-
-def leave() -> None:
-    """Take leave of the other processes, where there are any: one that ends without is aborted by torch."""
-    from torch import distributed
-
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
+    return work.run(forget.run, job, out, doing(job), again)
 
 
 def doing(job: Job) -> Callable[[Run], str]:
@@ -217,21 +158,4 @@ def doing(job: Job) -> Callable[[Run], str]:
 
     count = job.references.count
     trainings = {seed_of(job.seed, i): f"reference {i + 1} of {count}" for i in range(count)}
-    trainings[control_seed(job.seed)] = "the control"
-
-    def label(run: Run) -> str:
-        if "forget" in run.problem.sources:
-            return named(job)
-        return trainings.get(run.problem.seed, "the original")
-
-    return label
-
-
-def show(report: Report) -> None:
-    """Print a report: the verdict and each model's line in the style of its kind, the rest as it is."""
-    out = console.out()
-    kinds = {subject["name"]: STYLES[subject["kind"]] for subject in report["subjects"]}
-    kinds[f"{sum(each['kind'] == 'reference' for each in report['subjects'])} retrained"] = STYLES["reference"]
-    for line in report.table().splitlines():
-        name = line.partition("  ")[0]
-        out.print(line, style=WORDS.get(line) or kinds.get(name, ""), soft_wrap=True)
+    return work.label(work.named(job), {**trainings, control_seed(job.seed): "the control"})

@@ -12,8 +12,8 @@ import typer
 
 from oblivio.cli import console, settings
 from oblivio.cli.codes import FINISHED
-from oblivio.cli.forget import piece
 from oblivio.cli.progress import Line, Look
+from oblivio.cli.work import piece
 from oblivio.core.errors import BadInput, Stopped
 from oblivio.methods import registry
 from oblivio.registry import Spec

@@ -73,7 +73,7 @@ def _option(setting: Setting, method: str) -> Any:
 
 def given(spec: Spec, values: Mapping[str, Any], taken: Collection[str]) -> dict[str, Any]:
     """Settings by name, of those keywords that were given."""
-    named = {name: values[keyword] for name, keyword in keywords(spec, taken).items()}
+    named = {name: values.get(keyword) for name, keyword in keywords(spec, taken).items()}
     return {name: _value(spec.settings[name], value) for name, value in named.items() if value is not None}
 
 

@@ -122,8 +122,7 @@ def edits(plan: Stage) -> list[Edit]:
 
 def bits(problem: Problem) -> Bits:
     """Copies of all weights and buffers, by name."""
-    tensors = [*problem.nets.named_parameters(), *problem.nets.named_buffers()]
-    return {name: tensor.detach().clone() for name, tensor in tensors}
+    return {name: tensor.detach().clone() for name, tensor in problem.nets.tensors().items()}
 
 
 def differing(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> list[str]:

@@ -122,9 +122,8 @@ def _changed(spec: Spec) -> Iterator[tuple[str, list[tuple[Stage, Stage]]]]:
 
 
 def _variants(spec: Spec) -> list[dict[str, Any]]:
-    """The defaults, and each other word of the settings that are words; an optimiser's name makes no other method."""
-    told = {name: setting for name, setting in spec.settings.items() if name != "optimiser" or spec.kind == "piece"}
-    others = [{n: w} for n, s in told.items() for w in _words(s) if w != s.default]
+    """The defaults, and each other word of the settings that are words."""
+    others = [{n: w} for n, s in spec.settings.items() for w in _words(s) if w != s.default]
     return [{}, *others]
 
 

@@ -41,6 +41,10 @@ class Nets(nn.ModuleDict):
     def forward(self, fn: Callable[[Nets], Any]) -> Any:
         return fn(self)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights and buffers by full name; tied ones once."""
+        return {**dict(self.named_parameters()), **dict(self.named_buffers())}
+
 
 class Problem:
     """Networks, sources and the task that joins them.
@@ -84,10 +88,8 @@ class Problem:
         self.work: dict[str, int] = {}  # steps, and rows through any forward and any backward
         self.known: Known | None = None  # where passes are kept for all copies; a comparison of methods sets it
         self._features = features
-        self.sources: dict[str, Source] = {}
-        for name, value in sources.items():
-            if value is not None:
-                self.sources[name] = self._named(name, _source(value, name))
+        given = {name: _source(value, name) for name, value in sources.items() if value is not None}
+        self.sources: dict[str, Source] = {name: self._named(name, source) for name, source in given.items()}
         self._disjoint()
         tasks = importlib.import_module("oblivio.tasks")  # a plug: the core knows no task by name
         team.place(self.nets)
@@ -108,9 +110,7 @@ class Problem:
         forget, retain = self.sources.get("forget"), self.sources.get("retain")
         if forget is not None and not len(forget):
             raise BadInput("forget: no rows; choose at least one row to forget")
-        if forget is None or retain is None:
-            return
-        if not forget.comparable(retain):
+        if forget is None or retain is None or not forget.comparable(retain):
             return
         common = np.intersect1d(forget.ids, retain.ids)
         if len(common):
@@ -129,18 +129,13 @@ class Problem:
     @property
     def features(self) -> str:
         """The layer whose input are the features: named, or the last linear layer of the model."""
-        if self._features is not None:
-            name = f"model.{self._features}"
-            if self._features not in dict(self.model.named_modules()):
-                raise BadInput(
-                    f"features: the model has no layer {self._features!r}"
-                    f"{nearest(self._features, dict(self.model.named_modules()))}"
-                )
-            return name
-        linear = [n for n, m in self.model.named_modules() if isinstance(m, nn.Linear)]
-        if not linear:
+        layers, name = dict(self.model.named_modules()), self._features
+        if name is not None and name not in layers:
+            raise BadInput(f"features: the model has no layer {name!r}{nearest(name, layers)}")
+        linear = [n for n, m in layers.items() if isinstance(m, nn.Linear)]
+        if name is None and not linear:
             raise BadInput("the model has no linear layer to take features before; name one with features=")
-        return f"model.{linear[-1]}".rstrip(".")
+        return f"model.{linear[-1] if name is None else name}".rstrip(".")
 
     def layer(self, name: str) -> str:
         """Full name of a tapped layer; ``"features"`` is the feature layer."""
@@ -148,12 +143,11 @@ class Problem:
 
     def weights(self, pattern: str = "*") -> dict[str, nn.Parameter]:
         """Weights by full name (``model.head.weight``); tied ones once. Raises BadInput where nothing matches."""
-        found = {n: p for n, p in self.nets.named_parameters() if matches(n, pattern)}
+        named = dict(self.nets.named_parameters())
+        found = {n: p for n, p in named.items() if matches(n, pattern)}
         if not found:
-            names = [n for n, _ in self.nets.named_parameters()]
-            raise BadInput(
-                f"no weight matches {pattern!r}; there are {', '.join(names[:8])}{' ...' * (len(names) > 8)}"
-            )
+            some = ", ".join([*named][:8]) + " ..." * (len(named) > 8)
+            raise BadInput(f"no weight matches {pattern!r}; there are {some}")
         return found
 
     def keep(self, name: str) -> None:
@@ -161,9 +155,8 @@ class Problem:
 
         In a run, weights that it has not moved are copied when it is about to: a frozen base has no second copy.
         """
-        moved = [(n, w) for n, w in self.nets.named_parameters() if self._moving is None or n in self._moving]
-        tensors = dict([*moved, *self.nets.named_buffers()])
-        self.snapshots[name] = {n: t.detach().clone() for n, t in tensors.items()}
+        still = set() if self._moving is None else dict(self.nets.named_parameters()).keys() - self._moving
+        self.snapshots[name] = {n: t.detach().clone() for n, t in self.nets.tensors().items() if n not in still}
 
     def move(self, names: Iterable[str] | None = None) -> None:
         """Say that these weights are about to change (default: any), so that every snapshot takes them first."""
@@ -176,13 +169,12 @@ class Problem:
 
     def kept(self, name: str) -> Grads:
         """All tensors as they are in a snapshot."""
-        live = {n: t.detach() for n, t in [*self.nets.named_parameters(), *self.nets.named_buffers()]}
-        return live | self.snapshots[name]
+        return {n: t.detach() for n, t in self.nets.tensors().items()} | self.snapshots[name]
 
     def restore(self, name: str) -> None:
         """Put a snapshot's values back where names and shapes still fit."""
         with torch.no_grad():
-            for n, t in [*self.nets.named_parameters(), *self.nets.named_buffers()]:
+            for n, t in self.nets.tensors().items():
                 if n in self.snapshots[name]:
                     t.copy_(self.snapshots[name][n])
 
@@ -256,7 +248,7 @@ class Problem:
             return functional_call(self.nets, weights, (fn,))  # type: ignore[no-any-return]
         if torch.is_grad_enabled():
             raise BadInput("a graph through other weights: leave out sharding='full' and checkpointing=True")
-        with placed(dict([*self.nets.named_parameters(), *self.nets.named_buffers()]), weights):
+        with placed(self.nets.tensors(), weights):
             return fn(self.nets)
 
     def tabulate(self, on: On, fn: Callable[[Nets, Batch], Tensor], size: int = PASS) -> Tensor:
@@ -305,8 +297,7 @@ class Problem:
     def taken(self, take: Take, out: Tensor, batch: Batch) -> Tensor:
         """``take(out, batch)``; a word is what the task calls so, such as ``"score"``."""
         fn = getattr(self.task, take) if isinstance(take, str) else take
-        value: Tensor = fn(out, batch)
-        return value
+        return fn(out, batch)
 
     def _wide(self, on: On, take: Take) -> bool:
         """Whether a table of ``take`` would hold more than one number a row for outputs too wide for that."""
@@ -331,12 +322,11 @@ class Problem:
 
     def frozen_key(self, on: On, take: Take, at: str) -> str:
         """What determines a cached table: source, snapshot, and the code and settings of ``take``."""
-        if isinstance(take, str):
-            return f"{on if isinstance(on, str) else on.name}|{at}|task.{take}"
-        name = getattr(take, "__qualname__", None)
+        name = f"task.{take}" if isinstance(take, str) else getattr(take, "__qualname__", None)
         if name is not None and "<" in name:
             raise BadInput(f"{name} has no name of its own to key a cache by; define it at the top of a module")
-        return f"{on if isinstance(on, str) else on.name}|{at}|{take.__module__}.{name or repr(take)}"
+        code = name if isinstance(take, str) else f"{take.__module__}.{name or repr(take)}"
+        return f"{on if isinstance(on, str) else on.name}|{at}|{code}"
 
     def predict(self, on: On, net: str = "model") -> Tensor:
         """Served outputs over all rows; no gradient."""

@@ -228,7 +228,7 @@ class Run:
         p = self.problem
         surgery.replay(p.nets, state["journal"][len(p.journal) :])  # what came before the run is there already
         with torch.no_grad():
-            for name, value in [*p.nets.named_parameters(), *p.nets.named_buffers()]:
+            for name, value in p.nets.tensors().items():
                 value.copy_(like(state["nets"][name], value))
         for name, columns in state["made"].items():
             p.make(name, **columns)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
-from oblivio.core.errors import BadInput
 from oblivio.jobs.recipe import Recipe
-from oblivio.jobs.section import Section, parse
+from oblivio.jobs.section import Section
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -191,32 +188,10 @@ class Job(Section):
     processes: Annotated[int, Field(gt=0)] | None = None
     precision: Literal["no", "bf16", "fp16"] = "no"
 
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read a job file.
-
-        Raises:
-            BadInput: no such file, no YAML, or a field that is unknown, missing or not allowed to be what it is.
-        """
-        return parse(cls, fields_of(path), str(path))
-
     @staticmethod
     def example() -> str:
         """A job file with comments, which runs as it is."""
         return EXAMPLE
-
-
-def fields_of(path: str | Path) -> dict[str, Any]:
-    """What a job file holds. Raises BadInput for no such file, no YAML, or no fields."""
-    try:
-        value = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except yaml.YAMLError as error:
-        raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(value, dict):
-        raise BadInput(f"{path} holds no job: fields such as data, model, forget and method are needed")
-    return value
 
 
 EXAMPLE = """\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 import yaml
@@ -31,6 +32,15 @@ class Section(BaseModel):
         """One from values, as a command line has them. Raises BadInput as ``parse`` does."""
         return parse(cls, fields)
 
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a job file.
+
+        Raises:
+            BadInput: no such file, no YAML, or a field that is unknown, missing or not allowed to be what it is.
+        """
+        return parse(cls, fields_of(path), str(path))
+
     def to_yaml(self) -> str:
         """As a file that is read again, with every default visible."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -38,6 +48,19 @@ class Section(BaseModel):
     def but(self, **changes: Any) -> Self:
         """A copy with other values, all of which then count as given."""
         return self.model_copy(update=changes)
+
+
+def fields_of(path: str | Path) -> dict[str, Any]:
+    """What a job file holds. Raises BadInput for no such file, no YAML, or no fields."""
+    try:
+        value = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{path} holds no job: fields such as data, model, forget and method are needed")
+    return value
 
 
 def parse(section: type[S], value: Any, where: str = "") -> S:

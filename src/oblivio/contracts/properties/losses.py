@@ -44,6 +44,8 @@ def padding(case: Case) -> Iterator[str]:
         return
 
     def longer(problem: Problem, batch: Batch, extras: dict[str, Tensor]) -> tuple[Batch, dict[str, Tensor]]:
+        if "x" not in batch.source.columns:  # what a method made of them, such as activations, has no length
+            return batch, extras
         columns = {name: pad(name, batch[name]) for name in batch.source.columns}
         return batch.but(**columns), {name: pad(name, value) for name, value in extras.items()}
 

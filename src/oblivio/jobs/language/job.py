@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from oblivio.jobs import job
 from oblivio.jobs.section import Section
@@ -103,23 +103,10 @@ class Adapter(Section):
     targets: list[str] | str | None = None
 
 
-class References(Section):
-    """Models that never saw the forgotten texts.
+class References(job.References):
+    """Models that never saw the forgotten texts: so many trained here, and folders of ready-made ones."""
 
-    Attributes:
-        count: so many are trained here.
-        given: folders of ready-made ones.
-    """
-
-    count: Annotated[int, Field(ge=0)] = 0
-    given: list[str] = Field(default=[])
-
-    @model_validator(mode="before")
-    @classmethod
-    def _number_or_list(cls, value: Any) -> Any:
-        if isinstance(value, int | str):
-            return {"count": value}
-        return {"given": value} if isinstance(value, list) else value
+    given: list[str] = Field(default=[])  # type: ignore[assignment]
 
 
 class Audit(Section):

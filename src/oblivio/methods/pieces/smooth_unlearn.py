@@ -110,7 +110,7 @@ class mean(How):
     paper="Fan et al., Towards LLM Unlearning Resilient to Relearning Attacks: A Sharpness-Aware Minimization "
     "Perspective and Beyond, ICML 2025",
     needs=("forget",),
-    tasks=("classification", "causal_lm", "vision_language"),
+    tasks=("classification", "binary", "multilabel", "regression", "graph", "links", "causal_lm", "vision_language"),
     aliases=("sam_unlearning", "smoothness"),
     cost="more passes over each forget batch: sam 1, rs draws - 1, gp and cr about 2 and 4; wa none, but a second copy "
     "of what moves",
