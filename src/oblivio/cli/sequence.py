@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oblivio.cli import console
+from oblivio.cli import console, language
 from oblivio.cli.codes import FINISHED, REJECTED
 from oblivio.cli.progress import Line
 
 if TYPE_CHECKING:
+    from oblivio.jobs.language.sequence import Served as Texts
     from oblivio.jobs.sequence import Again, Served
 
 
@@ -29,13 +30,32 @@ def sequence(
     What is not accepted stays open and goes with the next request (take: accepted), or is taken all the same
     (take: all). Exit code 0: nothing is open at the end; 3: something is.
     """
+    return _texts(job, out) if language.asked({"job": job}) else _rows(job, out)
+
+
+def _rows(job: Path, out: Path) -> int:
     from oblivio.jobs import sequence as sequences
 
     with Line() as line:
         done = sequences.run(sequences.Requests.load(job), out, tell=line.show)
     show(done)
-    console.out().print(f"{out}: request-NN/ hold the models and reports, {sequences.RECORD} all numbers")
-    return FINISHED if done[-1].taken else REJECTED
+    return _end(done[-1].taken, out)
+
+
+def _texts(job: Path, out: Path) -> int:
+    from oblivio.jobs.language import sequence as sequences
+
+    with Line() as line:
+        done = sequences.run(sequences.TextRequests.load(job), out, tell=line.show)
+    show_texts(done)
+    return _end(done[-1].taken, out)
+
+
+def _end(taken: bool, out: Path) -> int:
+    from oblivio.jobs.sequence import RECORD
+
+    console.out().print(f"{out}: request-NN/ hold the models and reports, {RECORD} all numbers")
+    return FINISHED if taken else REJECTED
 
 
 def show(done: Sequence[Served]) -> None:
@@ -46,6 +66,16 @@ def show(done: Sequence[Served]) -> None:
         shown.add_row(str(each.request), str(each.asked), f"{each.rows:,}", each.method, each.word,
                       _share(each.kept), _share(each.references), cost,
                       "; ".join(map(_again, each.again)))  # fmt: skip
+    console.out().print(shown)
+
+
+def show_texts(done: Sequence[Texts]) -> None:
+    """The same for a language model; every figure is the mean probability of true answers, the last the largest."""
+    shown = console.table(">request", ">texts", "verdict", ">forgotten", ">retrained", ">retained", ">other",
+                          ">earlier")  # fmt: skip
+    for each in done:
+        shown.add_row(str(each.request), f"{each.texts:,}", each.word, _share(each.forget), _share(each.references),
+                      _share(each.retain), _share(each.kept), _share(max(each.earlier.values(), default=None)))  # fmt: skip
     console.out().print(shown)
 
 

@@ -10,6 +10,7 @@ from oblivio.jobs import job
 from oblivio.jobs.section import Section
 
 KIND = "language"
+NEW = "new"  # references begin as new networks
 FAST = {"authors": 20, "forget": 2, "world": 6, "holdout": 4}  # people of the short form
 FAST_STEPS = 250
 
@@ -21,7 +22,11 @@ class Texts(Section):
         name: ``people`` (generated, no download), ``tofu``, ``muse``, ``rwku``, a JSONL file or a folder of such, or
             ``hub:<repository>``.
         options: of the reader or generator.
-        forget, retain: parts of the set; several are joined by ``+``. Default of retain: that of the set.
+        forget: parts of the set, several joined by ``+``; or ``group=NAME``: all texts of a person, author or subject,
+            several joined by ``+`` too.
+        retain: parts of the set, without what is to go by its group. Default: that of the set; beside a group all that
+            is neither ``test`` nor ``holdout``.
+        without: groups that the model has forgotten before. Nothing is done with their texts.
         test: texts that are to stay and that no method is given. Default: the set's own.
         holdout: texts of the same kind that were never learned, for attacks by membership. Default: the set's own.
         template: how a prompt is written before the answer.
@@ -36,6 +41,7 @@ class Texts(Section):
     options: dict[str, Any] = Field(default={})
     forget: str = "forget"
     retain: str | None = None
+    without: list[str] = Field(default=[])
     test: str | None = None
     holdout: str | None = None
     template: str = "Q {prompt} A"
@@ -71,7 +77,8 @@ class Recipe(Section):
     """How the original was trained, and so how the references are: AdamW, the rate falling along a cosine.
 
     Attributes:
-        start: of a model that was given, the folder it was fine-tuned from; references start there too.
+        start: of a model that was given, the folder it was fine-tuned from, where references start too; or ``new``: a
+            new network, as ``model.network`` and its options say.
         steps: of the optimiser.
         lr: its rate at first.
         batch: texts a step.

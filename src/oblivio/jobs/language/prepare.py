@@ -12,15 +12,17 @@ from oblivio.audits.policy import TEXTS, policy
 from oblivio.core.errors import BadInput
 from oblivio.core.plan import Plan
 from oblivio.core.problem import Problem
+from oblivio.core.surgery import Wrap
 from oblivio.core.team import Team
 from oblivio.data.language.encoding import encode
 from oblivio.data.language.loading import texts as load_texts
 from oblivio.data.language.request import PLAIN, answer
 from oblivio.data.language.texts import Text, Texts, check_apart
 from oblivio.jobs.folder import MODEL
-from oblivio.jobs.language.job import FAST, FAST_STEPS, LanguageJob
+from oblivio.jobs.language.job import FAST, FAST_STEPS, NEW, LanguageJob
 from oblivio.jobs.language.training import byte_tokens, word_tokens
 from oblivio.jobs.method import Chosen, choose
+from oblivio.modules.adapters import adapters, merge_adapters
 from oblivio.networks.language.folder import open_model
 from oblivio.sources.tokens import Tokens
 from oblivio.tasks.language import CausalLM
@@ -29,6 +31,8 @@ PARTS = {
     "people": {"retain": "retain", "test": "world", "holdout": "holdout"},
     "tofu": {"retain": "retain90", "test": "world_facts", "holdout": "holdout10"},
 }  # of sets that are known by name, where the job is silent
+LEARNED = {"people": "retain+forget", "tofu": "retain90+forget10"}
+GROUP = "group="
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Ready:
     Attributes:
         job: with every default visible.
         texts: the set.
-        parts: names of its parts by their role.
+        roles: its texts by their role: forget, retain, test, holdout.
         tokens: the texts of every role.
         tokenizer: of the model.
         model: that was given; None where it is trained here.
@@ -50,7 +54,7 @@ class Ready:
 
     job: LanguageJob
     texts: Texts
-    parts: dict[str, str]
+    roles: dict[str, tuple[Text, ...]]
     tokens: dict[str, Tokens]
     tokenizer: Any
     model: Any
@@ -58,6 +62,10 @@ class Ready:
     chosen: Chosen
     notes: list[str]
     team: Team
+
+    def encoded(self, texts: tuple[Text, ...]) -> Tokens:
+        """Texts as tokens, written as the job says."""
+        return _encoded(texts, self.tokenizer, self.job)
 
     def problem(self, model: Any) -> Problem:
         """The request, put to this model."""
@@ -79,23 +87,22 @@ def prepare(job: LanguageJob, team: Team) -> Ready:
     policy(job.goal, job.audit.tolerances, TEXTS)
     check_audit(job.audit.attacks, job.audit.leave_out)
     texts = load_texts(job.data.name, **job.data.options)
-    parts = _parts(job, texts)
+    roles = _roles(job, texts)
     chosen = _chosen(job)
-    if "forget" in parts and "retain" in parts:
-        check_apart(texts.part(parts["forget"]), texts.part(parts["retain"]))
+    check_apart(roles["forget"], roles.get("retain", ()))
     model, tokenizer = _model(job, texts)
     outcome = None if job.audit.outcome is None else _outcome(Path(job.audit.outcome), job, tokenizer)
-    tokens = {role: _encoded(texts.part(part), tokenizer, job) for role, part in parts.items()}
+    tokens = {role: _encoded(found, tokenizer, job) for role, found in roles.items()}
     cut = {role: rows.cut for role, rows in tokens.items() if rows.cut}
     notes = [*texts.notes, *(f"{count} texts of {role} were cut to the model's length" for role, count in cut.items())]
     if team.sharded and model is None:
         raise BadInput("sharding='full' is for a model that is given; say with model.folder where it lies")
     if model is not None and job.references.count and job.recipe.start is None:
         raise BadInput(
-            "references are trained as the original was; say with recipe.start from which folder it was fine-tuned, "
-            "or give folders of retrained models"
+            "references are trained as the original was; say with recipe.start from which folder it was fine-tuned "
+            f"({NEW}: from none), or give folders of retrained models"
         )
-    return Ready(job, texts, parts, tokens, tokenizer, model, outcome, chosen, notes, team)
+    return Ready(job, texts, roles, tokens, tokenizer, model, outcome, chosen, notes, team)
 
 
 def _short(job: LanguageJob) -> LanguageJob:
@@ -107,14 +114,25 @@ def _short(job: LanguageJob) -> LanguageJob:
     return job.but(data=data, recipe=job.recipe if given else job.recipe.but(steps=FAST_STEPS))
 
 
-def _parts(job: LanguageJob, texts: Texts) -> dict[str, str]:
-    """The part of the set for every role that has one."""
-    known = PARTS.get(job.data.name, {name: name for name in ("retain", "test", "holdout") if name in texts.parts})
-    asked = {role: getattr(job.data, role) or known.get(role) for role in ("retain", "test", "holdout")}
-    found = {"forget": job.data.forget, **{role: part for role, part in asked.items() if part}}
-    for part in found.values():
-        texts.part(part)
-    return found
+def _roles(job: LanguageJob, texts: Texts) -> dict[str, tuple[Text, ...]]:
+    """The texts of every role that has some; what goes by its group, or has gone before, is in no other role."""
+    data, gone = job.data, set(job.data.without)
+    known = PARTS.get(data.name, {name: name for name in ("retain", "test", "holdout") if name in texts.parts})
+    asked = {role: getattr(data, role) or known.get(role) for role in ("retain", "test", "holdout")}
+    going: tuple[Text, ...] = ()
+    if data.forget.startswith(GROUP):
+        going = texts.grouped(data.forget.removeprefix(GROUP).split("+"))
+        asked["retain"] = data.retain or _learned(texts, data.name, {asked["test"], asked["holdout"]})
+    forget = {text.id: text for text in going or texts.part(data.forget)}
+    away = forget.keys() if going else set()
+    found = {role: [t for t in texts.part(part) if t.id not in away] for role, part in asked.items() if part}
+    kept = {role: tuple(t for t in each if t.group not in gone) for role, each in found.items()}
+    return {"forget": tuple(forget.values()), **{role: each for role, each in kept.items() if each}}
+
+
+def _learned(texts: Texts, name: str, others: set[str | None]) -> str:
+    """The parts that a model has learned, of which a group is to go."""
+    return LEARNED.get(name, "+".join(part for part in texts.parts if part not in others))
 
 
 def _chosen(job: LanguageJob) -> Chosen:
@@ -132,16 +150,24 @@ def _model(job: LanguageJob, texts: Texts) -> tuple[Any, Any]:
     if job.model.folder is None:
         words = job.model.tokenizer == "words"
         return None, word_tokens(texts) if words else byte_tokens(texts, job.model.vocabulary)
-    return open_model(_folder(Path(job.model.folder), job.model.folder), job.model.trust)
+    return _one(*open_model(located(job.model.folder), job.model.trust), job)
 
 
-def _folder(path: Path, name: str) -> str | Path:
-    """The folder of a model, or that of a run, which holds one."""
-    return path / MODEL if (path / MODEL).is_dir() else name
+def _one(model: Any, tokenizer: Any, job: LanguageJob) -> tuple[Any, Any]:
+    """An adapter that is not what is to move becomes part of the weights: a folder of PEFT cannot hold moved ones."""
+    if len(adapters(model)) == 1 and job.adapter is None and not isinstance(model, Wrap):
+        merge_adapters({"model": model})
+    return model, tokenizer
+
+
+def located(folder: str) -> str:
+    """Where the model of a folder lies, which may be that of a run; ``hub:<repository>`` as it is."""
+    path = Path(folder) / MODEL if (Path(folder) / MODEL).is_dir() else Path(folder)
+    return str(path.absolute()) if path.exists() else folder
 
 
 def _outcome(path: Path, job: LanguageJob, tokenizer: Any) -> Any:
-    model, own = open_model(_folder(path, str(path)), job.model.trust)
+    model, own = open_model(located(str(path)), job.model.trust)
     if own.get_vocab() != tokenizer.get_vocab():
         raise BadInput(f"{path} has another tokenizer than the original; their answers cannot be compared")
     return model

@@ -20,17 +20,17 @@ from oblivio.jobs import folder, references
 from oblivio.jobs.auditing import Background
 from oblivio.jobs.folder import LOG, WORK, Log
 from oblivio.jobs.job import Audit
-from oblivio.jobs.language.job import LanguageJob
-from oblivio.jobs.language.prepare import Ready, prepare
+from oblivio.jobs.language.job import NEW, LanguageJob
+from oblivio.jobs.language.prepare import Ready, located, prepare
 from oblivio.jobs.language.training import learn
 from oblivio.jobs.method import apply, peak
 from oblivio.jobs.outcome import Making, Outcome, cost
 from oblivio.jobs.references import Reference
 from oblivio.jobs.training import forwarded
-from oblivio.networks.language.folder import FACTS, open_model, save_model
+from oblivio.networks.language.folder import FACTS, journal_of, open_model, save_model
 
 EVERY = 10.0  # seconds between two lines of the log while something is trained
-SAID = "texts.jsonl"
+SAID, ORIGINAL = "texts.jsonl", "original"
 
 
 def run(job: LanguageJob, out: str | Path, *, watch: Sequence[Watch] = (), resume: bool = False) -> Outcome:
@@ -38,7 +38,8 @@ def run(job: LanguageJob, out: str | Path, *, watch: Sequence[Watch] = (), resum
 
     Args:
         job: what to do.
-        out: a new folder: ``model/`` (of Transformers or PEFT), ``job.yaml`` with every default visible, ``log.jsonl``,
+        out: a new folder: ``model/`` (of Transformers or PEFT; beside an adapter ``original/``, where that was trained
+            here), ``job.yaml`` with every default visible, ``log.jsonl``,
             ``report.html``, ``report.json``, ``rows.parquet``, and ``texts.jsonl`` where the job asks for it.
         watch: called after every step of every training.
         resume: go on with the job that was interrupted in ``out``.
@@ -52,9 +53,14 @@ def run(job: LanguageJob, out: str | Path, *, watch: Sequence[Watch] = (), resum
         folder.check_resumable(out) if resume else folder.check_new(out)
     ready = prepare(job, team)
     team.wait()
-    if team.rank == 0 and not resume:
+    return do(ready, out, watch=watch, resume=resume)
+
+
+def do(ready: Ready, out: Path, *, watch: Sequence[Watch] = (), resume: bool = False) -> Outcome:
+    """Do a job that has been checked, in a folder that is new, or that of the job to go on with."""
+    if ready.team.rank == 0 and not resume:
         folder.begin(out, ready.job)
-    team.wait()
+    ready.team.wait()
     return _Work(ready, out, watch).do()
 
 
@@ -103,10 +109,9 @@ class _Work:
 
     @property
     def _base(self) -> str:
-        """Where the model that was given lies."""
+        """Where the model lies that was given, or, where it was trained here, beside which an adapter stands."""
         given = self.job.model.folder
-        assert given is not None
-        return str(Path(given).absolute()) if Path(given).exists() else given
+        return str((self.out / ORIGINAL).absolute()) if given is None else located(given)
 
     def _original(self) -> nn.Module:
         """The model that was given, or one trained on all that is to be known."""
@@ -114,18 +119,17 @@ class _Work:
             model: nn.Module = self.ready.model
             return model
         self._enter("original", "training the original on all texts")
-        return self._learned("retain+test+forget", self.job.seed)
+        model = self._learned("retain+test+forget", self.job.seed)
+        if self.job.adapter is not None and self.ready.team.rank == 0 and not (self.out / ORIGINAL).exists():
+            save_model(self.out / ORIGINAL, model, self.ready.tokenizer)  # an adapter is nothing without its base
+        return model
 
     def _learned(self, roles: str, seed: int) -> nn.Module:
         """A small model trained here on the texts of these roles, or kept from before."""
-        from oblivio.data.language.encoding import encode
-
-        parts = [self.ready.parts[role] for role in roles.split("+") if role in self.ready.parts]
-        texts, recipe, data = self.ready.texts.part("+".join(parts)), self.job.recipe, self.job.data
-        tokens = encode(texts, self.ready.tokenizer, template=data.template, max_length=data.max_length,
-                        overflow=data.overflow, chat=data.chat)  # fmt: skip
-        return learn(tokens, self.ready.tokenizer, seed, network=self.job.model.network, steps=recipe.steps,
-                     lr=recipe.lr, batch=recipe.batch, watch=self.watch, **self.job.model.options)  # fmt: skip
+        found = {text.id: text for role in roles.split("+") for text in self.ready.roles.get(role, ())}
+        tokens, recipe, model = self.ready.encoded(tuple(found.values())), self.job.recipe, self.job.model
+        return learn(tokens, self.ready.tokenizer, seed, network=model.network, steps=recipe.steps, lr=recipe.lr,
+                     batch=recipe.batch, watch=self.watch, **model.options)  # fmt: skip
 
     def _changed(self, problem: Problem) -> tuple[Problem, dict[str, Any]]:
         """The request after the method, and what that took; or with the model that was changed before."""
@@ -152,7 +156,7 @@ class _Work:
         return found
 
     def _retrained(self, seed: int) -> nn.Module:
-        if self.job.recipe.start is None:
+        if self.job.recipe.start in (None, NEW):
             return self._learned("retain+test", seed)
         return self._tuned(seed)
 
@@ -175,7 +179,9 @@ class _Work:
         """What saving the new model takes; None where none is made."""
         if self.ready.outcome is not None:
             return None
-        return Making(base=None if self.job.model.folder is None else self._base)
+        if self.job.model.folder is None and self.job.adapter is None:
+            return Making()
+        return Making(journal=journal_of(self._base), base=self._base)
 
     def _background(self) -> Background:
         audit = self.job.audit

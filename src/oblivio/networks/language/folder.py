@@ -32,6 +32,12 @@ def is_language_model(folder: str | Path) -> bool:
     return any((Path(folder) / name).is_file() for name in (CONFIG, ADAPTER, f"{BASE}/{CONFIG}"))
 
 
+def journal_of(folder: str | Path) -> Journal:
+    """The surgery by which the model in a folder was made of the one beneath it."""
+    known = Path(folder) / FACTS
+    return list(files.read_json(known).get("journal", ())) if (Path(folder) / BASE / CONFIG).is_file() else []
+
+
 def _hush() -> None:
     """Reading and writing a model draws no bars of its own."""
     from transformers.utils.logging import disable_progress_bar
@@ -173,7 +179,7 @@ def save_model(
         model: ``nets["model"]`` of a problem.
         tokenizer: written along.
         journal: the surgery since the model was opened.
-        base: where an adapter's base lies.
+        base: the folder that the model was opened from; of a folder of PEFT its own base is named.
         facts: JSON facts of the making, written to ``oblivio.json``.
 
     Raises:
@@ -244,7 +250,8 @@ def _write_adapter(path: Path, model: Any, tokenizer: Any, base: str | Path | No
 
     ((name, config),) = adapters(model).items()
     kept = config.base_model_name_or_path, config.inference_mode, config.task_type
-    config.base_model_name_or_path, config.inference_mode, config.task_type = str(base), True, "CAUSAL_LM"
+    config.base_model_name_or_path = _beneath_adapter(str(base))
+    config.inference_mode, config.task_type = True, "CAUSAL_LM"
     try:
         config.save_pretrained(str(path))
     finally:
@@ -252,6 +259,15 @@ def _write_adapter(path: Path, model: Any, tokenizer: Any, base: str | Path | No
     tensors = get_peft_model_state_dict(model, state, adapter_name=name)
     files.write_tensors(path / WEIGHTS, {f"{PREFIX}{n}": t for n, t in tensors.items()})
     tokenizer.save_pretrained(path)
+
+
+def _beneath_adapter(folder: str) -> str:
+    """Where the model lies beside which the adapter of a folder of PEFT stands; else the folder itself."""
+    path = Path(folder)
+    if not (path / ADAPTER).is_file():
+        return folder
+    base = str(files.read_json(path / ADAPTER).get("base_model_name_or_path"))
+    return str((path / base).absolute()) if is_language_model(path / base) else base
 
 
 def _write_wrap(path: Path, model: nn.Module, tokenizer: Any) -> list[str]:
