@@ -104,12 +104,15 @@ def test_a_model_that_was_changed_before_is_audited(finished: Path, tmp_path: Pa
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_from_python_with_texts_of_ones_own() -> None:
+def test_from_python_with_texts_of_ones_own(tmp_path: Path) -> None:
     ready = prepare(job(), ALONE)
     texts = ready.texts
     model = ready_model(ready)
     rows = [{"question": t.prompt, "answer": t.answer} for t in texts.part("forget")]
-    problem = ob.Problem.causal_lm(model, ready.tokenizer, forget=rows, retain=texts.part("retain"))
+    (tmp_path / "gone.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    kept = texts.part("retain")
+    problem = ob.Problem.causal_lm(model, ready.tokenizer, forget=tmp_path / "gone.jsonl", retain=kept, pack=True)
+    assert len(problem.source("forget")) == len(rows)
     before = {n: w.clone() for n, w in problem.nets.named_parameters()}
     outcome = ob.forget(problem, "npo", beta=0.1, epochs=1, adapter=ob.where.lora(r=2))
     assert all(w.equal(before[n]) for n, w in problem.nets.named_parameters())

@@ -28,6 +28,7 @@ BENCHES: dict[str, Bench] = {
     "audit": audits.rows,
     "learn": learning.rows,
     "language": lambda: _language("tiny"),
+    "language-audit": lambda: _language_audit(),
     "import": footprint.imports,
     "memory": footprint.memory,
     "lines": footprint.lines,
@@ -64,3 +65,10 @@ def _language(config: str) -> list[Row]:
     from oblivio.bench import language
 
     return language.rows(config)
+
+
+def _language_audit() -> list[Row]:
+    need("transformers", "lm")
+    from oblivio.bench import language_audit
+
+    return language_audit.rows()

@@ -71,11 +71,11 @@ def show(done: Sequence[Served]) -> None:
 
 def show_texts(done: Sequence[Texts]) -> None:
     """The same for a language model; every figure is the mean probability of true answers, the last the largest."""
-    shown = console.table(">request", ">texts", "verdict", ">forgotten", ">retrained", ">retained", ">other",
+    shown = console.table(">request", ">texts", "verdict", ">left", ">retrained", ">kept", ">other",
                           ">earlier")  # fmt: skip
     for each in done:
-        shown.add_row(str(each.request), f"{each.texts:,}", each.word, _share(each.forget), _share(each.references),
-                      _share(each.retain), _share(each.kept), _share(max(each.earlier.values(), default=None)))  # fmt: skip
+        figures = each.forget, each.references, each.retain, each.kept, max(each.earlier.values(), default=None)
+        shown.add_row(str(each.request), f"{each.texts:,}", each.word, *map(_share, figures))
     console.out().print(shown)
 
 

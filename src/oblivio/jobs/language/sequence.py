@@ -170,17 +170,24 @@ class _Sequence:
     def ready(self) -> Ready:
         """All requests as one, checked."""
         one = self.job.model_dump(mode="json", exclude={"requests", "take"}, exclude_unset=True)
+        if self._named:
+            names = [name for each in self._named for name in each]
+            one["data"] = {**one.get("data", {}), "forget": GROUP + "+".join(names)}
         return prepare(
             LanguageJob.of(**one), gather(self.job.processes, self.job.precision, sharding=self.job.sharding)
         )
 
+    @property
+    def _named(self) -> list[list[str]]:
+        """The groups of each request, where the job names them."""
+        asked = self.job.requests
+        return [] if isinstance(asked, int) else [[each] if isinstance(each, str) else each for each in asked]
+
     def _groups(self) -> list[list[str]]:
         """The groups of each request."""
-        if not isinstance(self.job.requests, int):
-            asked = [[each] if isinstance(each, str) else each for each in self.job.requests]
-            self.ready.texts.grouped([name for each in asked for name in each])
-            return asked
         names = list(dict.fromkeys(text.group for text in self.ready.roles["forget"]))
-        if len(names) < (count := self.job.requests):
+        if self._named or not isinstance(count := self.job.requests, int):
+            return self._named
+        if len(names) < count:
             raise BadInput(f"{self.job.data.forget!r} has {len(names)} groups, too few for {count} requests")
         return [names[i * len(names) // count : (i + 1) * len(names) // count] for i in range(count)]
