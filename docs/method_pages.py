@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import generate
+from generate import table
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
@@ -23,12 +24,6 @@ TUNED = RESULTS.parents[1] / "tune"
 KINDS = {"unlearning": "Methods", "continual": "Continual learning", "piece": "Pieces", "protection": "Protection",
          "learner": "Learners"}  # fmt: skip
 REST = ("Equation", "Needs", "Fails")  # of a docstring, which have places of their own
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for the processes that tests start
+os.environ["HF_HUB_OFFLINE"] = "1"  # before it is imported too: what is not here is not waited for
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -111,7 +111,12 @@ class Adapter(Section):
 
 
 class References(job.References):
-    """Models that never saw the forgotten texts: so many trained here, and folders of ready-made ones."""
+    """Models that never saw the forgotten texts.
+
+    Attributes:
+        count: so many are trained here.
+        given: folders of ready-made ones.
+    """
 
     given: list[str] = Field(default=[])  # type: ignore[assignment]
 
