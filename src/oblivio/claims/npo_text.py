@@ -11,7 +11,7 @@ from torch.nn.functional import cosine_similarity
 
 from oblivio import methods, terms
 from oblivio.claims import language
-from oblivio.claims.claim import Claim, Figures, Method
+from oblivio.claims.claim import Changed, Claim, Figures, Method
 from oblivio.claims.grad_ascent_text import settings
 from oblivio.claims.language import Mini
 from oblivio.claims.problems import unstopped
@@ -21,7 +21,7 @@ from oblivio.core.step import Step
 from oblivio.core.term import On, term
 from oblivio.how import clip
 
-STEPS, EARLY = 120, 80
+STEPS, EARLY = 160, 120
 GIVEN = settings(STEPS)
 
 
@@ -89,7 +89,7 @@ def others(seed: int) -> Figures:
 
 
 CLAIM = Claim(
-    says="Without a retain term the probability of retained answers levels off (drift: from step 80 to 120), higher "
+    says="Without a retain term the probability of retained answers levels off (drift: from step 120 to 160), higher "
     "with a larger beta, where ascent at the same rate takes it to nothing. With the retain term (held) it stays, "
     "where gradient difference loses it. With beta to 0 the gradient is that of ascent.",
     trained=language.TRAINED,
@@ -107,9 +107,13 @@ CLAIM = Claim(
         "held < 0.4",
         "cosine > 0.999",
     ),
-    because={
-        "beta_1_drift < 0.02": "Retained answers still drift on seed 1 (0.047, 0.016 and 0.009 on the others) "
-        "between steps 80 and"
-        "120: the plateau comes later there. Not tested with more steps.",
-    },
+    changed=(
+        Changed(
+            "steps, and where the plateau is looked for",
+            "120, from step 80",
+            "160, from step 120",
+            "chosen on seeds 100 and 101: from step 80 the drift of beta 1 is 0.033 and 0.001 there, from 120 on 0.008 "
+            "and below 0.001; with 120 steps it had been 0.024 on seeds 0 to 2",
+        ),
+    ),
 )
