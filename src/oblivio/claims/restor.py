@@ -85,7 +85,7 @@ def unlearned(clean: Problem, corrupted: Problem) -> dict[str, Problem]:
     tuned = language.after(tuning(fit("forget"), FINE, language.UNLEARN["lr"]), corrupted)
     given = {**language.UNLEARN, "optimiser": "adamw"}
     plans = {
-        "grad_diff": unstopped(methods.grad_diff(gamma=1.0, alpha=1.0, epochs=60 / PER_EPOCH, **given)),
+        "grad_diff": unstopped(methods.grad_diff(gamma=1.0, alpha=1.0, epochs=75 / PER_EPOCH, **given)),
         "npo": unstopped(methods.npo(beta=1.0, retain=1.0, epochs=120 / PER_EPOCH, **given)),
         "vector": moved(false, weights(tuned), -ALPHA),
         "collapsed": unstopped(methods.grad_ascent(epochs=60 / PER_EPOCH, **given)),
@@ -141,13 +141,11 @@ CLAIM = Claim(
                 "documents too"),
         Changed("questions", "with 5 solved examples", "without", "these models learn nothing from examples in a "
                 "prompt"),
-        Changed("steps", "not given", "60 of gradient difference and of ascent, 120 of NPO, 60 of fine-tuning for the "
-                "task vector", "the first on seed 100 after which fewer than 0.25 of the false facts are said"),
+        Changed("steps", "not given", "75 of gradient difference, 60 of ascent, 120 of NPO, 60 of fine-tuning for the "
+                "task vector", "those of gradient difference on seeds 100 and 101, where 0.10 and 0.12 of the false "
+                "facts are left (after 60 it was 0.18 and 0.22, and had been 0.27 on seeds 0 to 2); the others on seed "
+                "100, the first after which fewer than 0.25 are said"),
         Changed("collapsed", "not in the check", "an ascent to the end", "the card warns of it: forgetting alone would "
                 "rank it first"),
     ),
-    because={
-        "grad_diff_false < 0.25": "60 steps were chosen on seed 100, where 0.18 of the false facts were left and 15 "
-        "steps before 0.28; how fast they go depends on the seed, 0.17 to 0.35 on seeds 0 to 2",
-    },
 )  # fmt: skip
