@@ -28,7 +28,7 @@ from oblivio.modules.fitted import moments
 from oblivio.modules.sparse_autoencoder import hosted
 
 ROWS, TESTED, EPOCHS = 6000, 3000, 5
-SETTINGS: dict[str, Any] = {"ratio": 8, "layer": "features"}  # m = 8 d is the card's
+SETTINGS: dict[str, Any] = {"ratio": 8, "layer": "features", "K": 12}  # m = 8 d is the card's
 
 
 @cache
@@ -132,12 +132,10 @@ CLAIM = Claim(
         "two_before_kept - two_kept < 0.05",
         "probe > 0.9",
     ),
-    because={
-        "two_before_kept - two_kept < 0.05": "Each digit has 32 features, the largest number of the card, so 64 "
-        "in all are turned to their negative, and the last of each list may serve other digits. K was chosen on one "
-        "digit alone, on another seed",
-    },
     changed=(
+        Changed("features of a digit", "1 to 32", "12", "chosen on seeds 100 and 101: with 12 two digits are at 0 and "
+                "0.003 and the others lose 0.0004 and 0.009, with 4 the former are at 0.08 and 0.10, with 32 the "
+                "latter lose 0.08 and 0.20; 32, the method's default, had cost them 0.09 on seeds 0 to 2"),
         Changed("what the probe must still find", "the class", "0.9 of its test rows", "the card gives no number"),
     ),
 )  # fmt: skip
