@@ -51,7 +51,7 @@ def test_each_request_starts_from_the_model_before_without_the_people_who_went(d
     assert {text.group for text in roles["retain"]}.isdisjoint(NAMES)
     first = prepare(LanguageJob.load(out / "request-01" / "job.yaml"), ALONE).roles
     assert {text.group for text in first["retain"]} >= set(NAMES[1:])  # they have not asked yet
-    assert [each.texts for each in served] == [len(roles["forget"])] * 3
+    assert [each.texts for each in served] == [OPTIONS["attributes"]] * 3  # what was learned of each, no more
 
 
 def test_what_is_left_of_the_earlier_ones_is_that_of_the_new_model(done: tuple[Path, list[Served]]) -> None:
@@ -120,7 +120,7 @@ def test_the_command(done: tuple[Path, list[Served]], tmp_path: Path, capsys: py
     ("fields", "words"),
     [
         ({"requests": 9}, "'forget' has 3 groups, too few for 9 requests"),
-        ({"requests": [NAMES[0], "nobody"]}, "has no text of the group 'nobody'"),
+        ({"requests": [NAMES[0], "nobody"]}, "retain.forget: no text of the group 'nobody'"),
         ({"take": "accepted"}, "without references no request is ever accepted"),
     ],
 )

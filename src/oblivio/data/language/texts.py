@@ -117,14 +117,14 @@ class Texts:
             return self.parts[name]
         return tuple({text.id: text for each in names for text in self.parts[each]}.values())
 
-    def grouped(self, groups: Sequence[str]) -> tuple[Text, ...]:
-        """All texts of these groups, in whatever part, each record once. Raises BadInput for a group without texts."""
-        found = {text.id: text for texts in self.parts.values() for text in texts if text.group in groups}
-        known = {text.group for texts in self.parts.values() for text in texts}
+    def grouped(self, name: str, groups: Sequence[str]) -> tuple[Text, ...]:
+        """The texts of these groups in a part, or in several. Raises BadInput for a group without texts there."""
+        texts = self.part(name)
+        known = {text.group for text in texts}
         for group in groups:
             if group not in known:
-                raise BadInput(f"{self.name!r} has no text of the group {group!r}{nearest(group, known)}")
-        return tuple(found.values())
+                raise BadInput(f"{self.name!r}, {name}: no text of the group {group!r}{nearest(group, known)}")
+        return tuple(text for text in texts if text.group in groups)
 
 
 def check_ids(texts: Sequence[Text], where: str) -> None:

@@ -31,7 +31,7 @@ PARTS = {
     "people": {"retain": "retain", "test": "world", "holdout": "holdout"},
     "tofu": {"retain": "retain90", "test": "world_facts", "holdout": "holdout10"},
 }  # of sets that are known by name, where the job is silent
-LEARNED = {"people": "retain+forget", "tofu": "retain90+forget10"}
+LEARNED = {"people": "retain+forget", "tofu": "retain90+forget10"}  # what a group is taken from; else all other parts
 GROUP = "group="
 
 
@@ -121,18 +121,15 @@ def _roles(job: LanguageJob, texts: Texts) -> dict[str, tuple[Text, ...]]:
     asked = {role: getattr(data, role) or known.get(role) for role in ("retain", "test", "holdout")}
     going: tuple[Text, ...] = ()
     if data.forget.startswith(GROUP):
-        going = texts.grouped(data.forget.removeprefix(GROUP).split("+"))
-        asked["retain"] = data.retain or _learned(texts, data.name, {asked["test"], asked["holdout"]})
+        others = asked["test"], asked["holdout"]
+        learned = LEARNED.get(data.name, "+".join(part for part in texts.parts if part not in others))
+        going = texts.grouped(learned, data.forget.removeprefix(GROUP).split("+"))
+        asked["retain"] = data.retain or learned
     forget = {text.id: text for text in going or texts.part(data.forget)}
     away = forget.keys() if going else set()
     found = {role: [t for t in texts.part(part) if t.id not in away] for role, part in asked.items() if part}
     kept = {role: tuple(t for t in each if t.group not in gone) for role, each in found.items()}
     return {"forget": tuple(forget.values()), **{role: each for role, each in kept.items() if each}}
-
-
-def _learned(texts: Texts, name: str, others: set[str | None]) -> str:
-    """The parts that a model has learned, of which a group is to go."""
-    return LEARNED.get(name, "+".join(part for part in texts.parts if part not in others))
 
 
 def _chosen(job: LanguageJob) -> Chosen:

@@ -19,6 +19,7 @@ from oblivio.core.errors import BadInput
 from oblivio.core.files import write_bytes, write_json
 from oblivio.core.run import Watch
 from oblivio.core.team import gather
+from oblivio.data.language.texts import Text
 from oblivio.jobs import folder
 from oblivio.jobs.folder import MODEL
 from oblivio.jobs.language.job import NEW, LanguageJob
@@ -127,7 +128,7 @@ class _Sequence:
         return done
 
     def _one(self, number: int, groups: list[str]) -> Served:
-        place, texts = self.out / f"request-{number:02d}", self.ready.texts.grouped(groups)
+        place, texts = self.out / f"request-{number:02d}", self._texts(groups)
         self.tell(f"request {number} of {len(self.requests)}: {len(texts):,} texts")
         if not (place / JSON).exists():
             serve(self._step(groups), place, watch=self.watch, resume=folder.interrupted(place))
@@ -161,10 +162,13 @@ class _Sequence:
         if not self.served:
             return {}
         network, _ = open_model(model, self.job.model.trust)
-        rows = {number: self.ready.encoded(self.ready.texts.grouped(groups)) for number, groups in self.served.items()}
+        rows = {number: self.ready.encoded(self._texts(groups)) for number, groups in self.served.items()}
         eos = self.ready.tokenizer.eos_token_id
         found = {number: respond(network.eval(), tokens, eos=eos) for number, tokens in rows.items()}
         return {number: float(probability(each).mean()) for number, each in found.items()}
+
+    def _texts(self, groups: list[str]) -> tuple[Text, ...]:
+        return tuple(text for text in self.ready.roles["forget"] if text.group in groups)
 
     @cached_property
     def ready(self) -> Ready:
