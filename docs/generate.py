@@ -22,6 +22,7 @@ from statistics import fmean
 from typing import Any
 
 from job_fields import fields
+from language_tables import in_turn, tofu
 
 import oblivio as ob
 from oblivio import networks
@@ -312,6 +313,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "job": job, "language-job": language_job,
     "fashion": fashion,
     "probes": probes, "policies": policies, "verdicts": verdicts,
+    "in-turn": lambda: table(*in_turn()), "tofu": lambda: table(*tofu()),
     "language-probes": language_probes, "language-policies": language_policies,
 }  # fmt: skip
 

@@ -19,7 +19,8 @@ from oblivio.data.language.loading import texts
 from oblivio.jobs.language.job import LanguageJob
 from oblivio.jobs.language.prepare import prepare
 from oblivio.jobs.language.run import run as forget
-from oblivio.jobs.language.sequence import RECORD, Served, TextRequests, run
+from oblivio.jobs.language.sequence import Served, TextRequests, run
+from oblivio.jobs.turns import RECORD
 from oblivio.networks.language import open_model
 
 OPTIONS = {"authors": 6, "forget": 3, "world": 2, "holdout": 2, "attributes": 3}

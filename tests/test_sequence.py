@@ -14,6 +14,7 @@ from oblivio.core.files import read_json
 from oblivio.jobs import forget, sequence
 from oblivio.jobs.job import Job
 from oblivio.jobs.sequence import Requests, run
+from oblivio.jobs.turns import RECORD
 
 FIELDS: dict[str, Any] = {
     "data": {"name": "digits", "valid": 0.1}, "model": {"name": "mlp", "options": {"hidden": [16]}},
@@ -54,7 +55,7 @@ def test_earlier_requests_are_judged_again_after_each_later_one(done: tuple[Path
     out, served = done
     assert [[again.request for again in each.again] for each in served] == [[], [1], [1, 2]]
     assert served[2].again[0].references < 0.05  # a class that references never saw
-    assert read_json(out / sequence.RECORD)["requests"][2]["again"][1]["word"] == served[2].again[1].word
+    assert read_json(out / RECORD)["requests"][2]["again"][1]["word"] == served[2].again[1].word
 
 
 def test_what_is_not_accepted_stays_open_and_goes_with_the_next(tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_what_is_not_accepted_stays_open_and_goes_with_the_next(tmp_path: Path) 
     second = Job.load(tmp_path / "out" / "request-02" / "job.yaml")
     assert second.model.weights is None
     assert second.data.without == []
-    assert read_json(tmp_path / "out" / sequence.RECORD)["model"] is None
+    assert read_json(tmp_path / "out" / RECORD)["model"] is None
 
 
 def test_a_killed_sequence_goes_on_to_the_same_bits(done: tuple[Path, list[sequence.Served]], tmp_path: Path) -> None:

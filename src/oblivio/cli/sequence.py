@@ -52,7 +52,7 @@ def _texts(job: Path, out: Path) -> int:
 
 
 def _end(taken: bool, out: Path) -> int:
-    from oblivio.jobs.sequence import RECORD
+    from oblivio.jobs.turns import RECORD
 
     console.out().print(f"{out}: request-NN/ hold the models and reports, {RECORD} all numbers")
     return FINISHED if taken else REJECTED

@@ -6,8 +6,8 @@ request that is not accepted stays open, and its rows go with those of the next 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -21,7 +21,6 @@ from oblivio.audits.report import JSON, Report
 from oblivio.audits.subjects import Subject
 from oblivio.audits.verdict import named
 from oblivio.core.errors import BadInput
-from oblivio.core.files import write_bytes, write_json
 from oblivio.core.problem import Problem
 from oblivio.core.run import Watch
 from oblivio.core.source import Source
@@ -33,10 +32,9 @@ from oblivio.jobs.prepare import Ready, prepare
 from oblivio.jobs.references import seed_of
 from oblivio.jobs.rows import Rows, divide
 from oblivio.jobs.serving import forgotten_classes
+from oblivio.jobs.turns import Tell, Turns
 
-RECORD, JOB = "sequence.json", "sequence.yaml"
 SLOW = ("relearning",)  # a probe that trains, left out where an earlier request is judged again
-Tell = Callable[[str], None]
 
 
 class Requests(Job):
@@ -95,43 +93,20 @@ def run(job: Requests, out: Path, *, watch: Sequence[Watch] = (), tell: Tell = l
     """
     if not job.references.count:
         raise BadInput("a sequence retrains references after each request: give references: 3")
-    _claim(job, out)
-    return _Sequence(job, out, watch, tell).run()
+    return _Sequence(job, out, watch, tell).run(job.requests)
 
 
-def _claim(job: Requests, out: Path) -> None:
-    """Make the folder, or find the same sequence in it."""
-    if not (out / JOB).exists():
-        folder.check_new(out)
-        out.mkdir(parents=True, exist_ok=True)
-        write_bytes(out / JOB, job.to_yaml().encode())
-    elif Requests.load(out / JOB) != Requests.of(**job.model_dump(mode="json")):
-        raise BadInput(f"{out} was begun with another sequence; see its {JOB}")
-
-
-class _Sequence:
-    """A sequence on its way: where the last accepted model is, which ids are gone, and which stay open."""
+class _Sequence(Turns[Requests, Forget, Served]):
+    """A sequence of requests about rows: which ids are gone, and which stay open."""
 
     def __init__(self, job: Requests, out: Path, watch: Sequence[Watch], tell: Tell) -> None:
-        self.job, self.out, self.watch, self.tell = job, out, watch, tell
-        self.last: Path | None = None
+        super().__init__(job, out, watch, tell)
         self.gone: list[Any] = []
-        self.open: list[Any] = []
         self.parts: dict[int, list[Any]] = {}  # ids of each request that was served
 
-    def run(self) -> list[Served]:
-        done = []
-        for number, request in enumerate(self.job.requests, 1):
-            done.append(self._one(number, request))
-            write_json(self.out / RECORD, {
-                "requests": [asdict(each) for each in done], "open": len(self.open),
-                "model": None if self.last is None else str(self.last.relative_to(self.out)),
-            })  # fmt: skip
-        return done
-
-    def _one(self, number: int, request: Forget) -> Served:
+    def one(self, number: int, request: Forget) -> Served:
         ids = [*self.open, *self._ids(request)]
-        place = self.out / f"request-{number:02d}"
+        place = self.place(number)
         self.tell(f"request {number} of {len(self.job.requests)}: {len(ids):,} rows")
         report = self._report(self._step(request, ids), place)
         word, taken = report["verdict"]["word"], self._taken(report)

@@ -22,8 +22,8 @@ class Texts(Section):
         name: ``people`` (generated, no download), ``tofu``, ``muse``, ``rwku``, a JSONL file or a folder of such, or
             ``hub:<repository>``.
         options: of the reader or generator.
-        forget: parts of the set, several joined by ``+``; or ``group=NAME``: all that was learned of a person, an author
-            or a subject, several joined by ``+`` too.
+        forget: parts of the set, several joined by ``+``; or ``group=NAME``: all that was learned of a person, author
+            or subject, several joined by ``+`` too.
         retain: parts of the set, without what is to go by its group. Default: that of the set; beside a group all that
             is neither ``test`` nor ``holdout``.
         without: groups that the model has forgotten before. Nothing is done with their texts.

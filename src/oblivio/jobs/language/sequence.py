@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +16,6 @@ from oblivio.audits.language.responses import respond
 from oblivio.audits.report import JSON, Report
 from oblivio.audits.verdict import named
 from oblivio.core.errors import BadInput
-from oblivio.core.files import write_bytes, write_json
 from oblivio.core.run import Watch
 from oblivio.core.team import gather
 from oblivio.data.language.texts import Text
@@ -25,10 +24,9 @@ from oblivio.jobs.folder import MODEL
 from oblivio.jobs.language.job import NEW, LanguageJob
 from oblivio.jobs.language.prepare import GROUP, Ready, prepare
 from oblivio.jobs.language.run import run as serve
+from oblivio.jobs.turns import Tell, Turns
 from oblivio.networks.language.folder import open_model
 
-RECORD, JOB = "sequence.json", "sequence.yaml"
-Tell = Callable[[str], None]
 Number = Annotated[int, Field(ge=2, le=100)]
 
 
@@ -92,44 +90,21 @@ def run(job: TextRequests, out: Path, *, watch: Sequence[Watch] = (), tell: Tell
     if job.take == "accepted" and not (job.references.count or job.references.given):
         raise BadInput("without references no request is ever accepted: give references: 3, or take: all")
     asked = _Sequence(job, out, watch, tell)
-    _claim(job, out)
-    return asked.run()
+    return asked.run(asked.groups)
 
 
-def _claim(job: TextRequests, out: Path) -> None:
-    """Make the folder, or find the same sequence in it."""
-    if not (out / JOB).exists():
-        folder.check_new(out)
-        out.mkdir(parents=True, exist_ok=True)
-        write_bytes(out / JOB, job.to_yaml().encode())
-    elif TextRequests.load(out / JOB) != TextRequests.of(**job.model_dump(mode="json")):
-        raise BadInput(f"{out} was begun with another sequence; see its {JOB}")
-
-
-class _Sequence:
-    """A sequence on its way: where the last model that was taken is, which groups are gone, and which stay open."""
+class _Sequence(Turns[TextRequests, list[str], Served]):
+    """A sequence of requests about texts: which groups are gone, and which stay open."""
 
     def __init__(self, job: TextRequests, out: Path, watch: Sequence[Watch], tell: Tell) -> None:
-        self.job, self.out, self.watch, self.tell = job, out, watch, tell
-        self.requests = self._groups()
-        self.last: Path | None = None
+        super().__init__(job, out, watch, tell)
         self.gone: list[str] = []
-        self.open: list[str] = []
         self.served: dict[int, list[str]] = {}  # groups of each request that was taken
 
-    def run(self) -> list[Served]:
-        done = []
-        for number, groups in enumerate(self.requests, 1):
-            done.append(self._one(number, [*self.open, *groups]))
-            write_json(self.out / RECORD, {
-                "requests": [asdict(each) for each in done], "open": len(self.open),
-                "model": None if self.last is None else str(self.last.relative_to(self.out)),
-            })  # fmt: skip
-        return done
-
-    def _one(self, number: int, groups: list[str]) -> Served:
-        place, texts = self.out / f"request-{number:02d}", self._texts(groups)
-        self.tell(f"request {number} of {len(self.requests)}: {len(texts):,} texts")
+    def one(self, number: int, request: list[str]) -> Served:
+        groups, place = [*self.open, *request], self.place(number)
+        texts = self._texts(groups)
+        self.tell(f"request {number} of {len(self.groups)}: {len(texts):,} texts")
         if not (place / JSON).exists():
             serve(self._step(groups), place, watch=self.watch, resume=folder.interrupted(place))
         report = Report.load(place)
@@ -187,7 +162,8 @@ class _Sequence:
         asked = self.job.requests
         return [] if isinstance(asked, int) else [[each] if isinstance(each, str) else each for each in asked]
 
-    def _groups(self) -> list[list[str]]:
+    @cached_property
+    def groups(self) -> list[list[str]]:
         """The groups of each request."""
         names = list(dict.fromkeys(text.group for text in self.ready.roles["forget"]))
         if self._named or not isinstance(count := self.job.requests, int):
