@@ -12,9 +12,12 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oblivio.core.errors import BadInput, nearest
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 TEXT = ("causal_lm", "vision_language")  # tasks of language models
 
@@ -100,20 +103,28 @@ def method(**facts: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 def check(fn: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
     """Settings converted and checked by the annotations of ``fn``."""
-    from pydantic import ConfigDict, ValidationError, create_model
+    from pydantic import ValidationError
 
-    parameters = inspect.signature(fn, eval_str=True).parameters
+    model = _model(fn)
     for name in settings:
-        if name not in parameters:
-            raise BadInput(f"{fn.__name__} has no setting {name!r}{nearest(name, parameters)}")
-    fields: dict[str, Any] = {n: (p.annotation, p.default) for n, p in parameters.items()}
-    model = create_model(fn.__name__, __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
+        if name not in model.model_fields:
+            raise BadInput(f"{fn.__name__} has no setting {name!r}{nearest(name, model.model_fields)}")
     try:
         return dict(model(**settings))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise BadInput(f"{fn.__name__}: {where} = {first['input']!r}: {first['msg']}") from None
+
+
+@functools.cache
+def _model(fn: Callable[..., Any]) -> type[BaseModel]:
+    """The settings of a method as a model of pydantic, which takes milliseconds to make."""
+    from pydantic import ConfigDict, create_model
+
+    parameters = inspect.signature(fn, eval_str=True).parameters
+    fields: dict[str, Any] = {n: (p.annotation, p.default) for n, p in parameters.items()}
+    return create_model(fn.__name__, __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
 
 
 class Registry:
