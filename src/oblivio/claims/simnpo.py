@@ -11,7 +11,7 @@ from oblivio import methods
 from oblivio.audits.language.membership import mia_auc, min_k
 from oblivio.audits.language.responses import respond
 from oblivio.claims import language
-from oblivio.claims.claim import Claim, Figures, Method
+from oblivio.claims.claim import Changed, Claim, Figures, Method
 from oblivio.claims.grad_ascent_text import settings
 from oblivio.claims.language import Mini
 from oblivio.claims.problems import nothing, unstopped
@@ -19,7 +19,7 @@ from oblivio.core.plan import Stage
 
 STEPS = 200
 PARTS = ("forget", "retain", "world")
-BETA, FORGET = 4.5, 0.125
+BETA, FORGET = 1.75, 0.1375
 
 
 def ascent(beta: float, forget: float, **given: Any) -> Stage:
@@ -81,9 +81,14 @@ CLAIM = Claim(
         "margin > 0",
         "ascent_retain < 0.05",
     ),
-    because={
-        "simnpo_auc <= 0.7": "The force fades with the likelihood of a token, and after 200 steps it has left "
-        "forgotten answers at about twice the probability that a retrained model gives them (simnpo_forget, "
-        "retrained_forget), which the attack sees; NPO, whose force fades later, has pressed them below that",
-    },
+    changed=(
+        Changed(
+            "beta, and the weight of the forget term",
+            "4.5 and 0.125; 2.5 and 0.1375 for the smaller of the published forget sets",
+            "1.75 and 0.1375",
+            "chosen on seeds 100 and 101, where the attack is at 0.41 and 0.56 with them; with 4.5 at 0.70 and 0.85, "
+            "which more steps (to 600) do not lower, with 2.5 at 0.55 and 0.71; with 4.5 it had been 0.76 on seeds 0 "
+            "to 2. The larger beta is, the sooner the force fades",
+        ),
+    ),
 )
