@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from oblivio import methods, terms
 from oblivio.audits.language.experts import _shared, overlap
@@ -19,7 +20,7 @@ from oblivio.core.opt import adamw
 from oblivio.core.problem import Problem
 from oblivio.core.run import Run
 from oblivio.methods.pieces.uoe import router_anchor
-from oblivio.networks.language import llama, mixtral
+from oblivio.networks.language import llama, mixtral, routers
 from oblivio.sources.tokens import Tokens
 from oblivio.tasks.language import CausalLM
 from oblivio.where.experts import attribution, contrast, experts, highest, router_modules, scores
@@ -166,6 +167,15 @@ def test_what_is_routed_alike_is_not_applicable() -> None:
     given = problem(retain=rows(3, 6, 20).take(range(10, 20)))
     with pytest.raises(BadInput, match="not applicable: forget and retain are routed alike"):
         Run(methods.uoe(contrast=0.5)(methods.grad_diff()), given).go()
+
+
+def test_blocks_without_experts_are_passed_over() -> None:
+    config = Qwen2MoeConfig(
+        vocab_size=30, hidden_size=16, intermediate_size=8, num_hidden_layers=3, num_attention_heads=2,
+        num_key_value_heads=2, moe_intermediate_size=8, shared_expert_intermediate_size=8, num_experts=4,
+        num_experts_per_tok=2, mlp_only_layers=[1],
+    )  # fmt: skip
+    assert routers(Qwen2MoeForCausalLM(config)) == [f"model.layers.{i}.mlp.gate.weight" for i in (0, 2)]
 
 
 def test_a_dense_model_is_refused() -> None:
