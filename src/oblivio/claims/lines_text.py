@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from oblivio import methods
 from oblivio.claims import language
 from oblivio.claims.claim import Changed, Claim, Figures, Method
-from oblivio.claims.tuned import RATE, TRAINED, Piece, Tuned, tuned
+from oblivio.claims.tuned import LR, RATE, TRAINED, Piece, Tuned, tuned
+from oblivio.core.descent import Descent
+from oblivio.core.opt import adamw
 from oblivio.core.problem import Problem
+from oblivio.terms import fit
 
 ALPHA = 0.5
-GRID = tuple(i / 20 for i in range(21))  # of uniform scalings
+STEPS = 300  # of the tuning
+GRID = tuple(i / 200 for i in range(201))  # of uniform scalings
+
+
+class Longer(Tuned):
+    """Tuned for as many steps as this claim has."""
+
+    @functools.cached_property
+    def full(self) -> Problem:
+        """After plain fine-tuning of all weights."""
+        return self.after(Descent(fit("train"), opt=adamw(LR, wd=0.01), steps=STEPS, batch=None))
+
+
+@functools.cache
+def longer(seed: int) -> Longer:
+    """The setting of a seed."""
+    t = tuned(seed)
+    return Longer(t.mini, t.base, t.new, t.old)
 
 
 def uniform(alpha: float = ALPHA, beta: float | None = None, head: str = "last") -> Piece:
@@ -38,7 +59,7 @@ def apart(a: Any, b: Any) -> float:
 
 def measure(method: Method, seed: int) -> Figures:
     """Probabilities of new and old facts under different scalings of one fine-tuning."""
-    t = tuned(seed)
+    t = longer(seed)
     scaled = {
         "lines": t.after(method(alpha=ALPHA)(t.again)),
         "reversed": t.after(method(alpha=1.0, beta=ALPHA - 1)(t.again)),
@@ -57,7 +78,7 @@ def measure(method: Method, seed: int) -> Figures:
 CLAIM = Claim(
     says="Of a fine-tuning, scaled from 0.5 in the first block to 1 in the last, the new facts stay and the old ones "
     "come back, more than under one scale for all blocks that keeps the new facts as well; the other way round not.",
-    trained=TRAINED,
+    trained=TRAINED.replace("150 steps", f"{STEPS} steps"),
     method=methods.lines,
     controls={"one scale for all blocks": uniform},
     measure=measure,
@@ -70,13 +91,20 @@ CLAIM = Claim(
     ),
     always=("at_1 == 0", "at_0 == 0"),
     because={
-        "lines_new > 0.98": "New facts are learned in the first blocks above all, which are scaled most. On seed 100, "
-        "by which the rate was chosen, it was 0.983",
-        "lines_old > 0.9": "Plain tuning loses more on these seeds (full_old) than on seed 100, where it kept 0.76 "
-        "and the method 0.935",
+        "lines_old > 0.9": "How much plain tuning loses depends on the seed (full_old: 0.64 to 0.77 on seeds 100 to "
+        "105), and what the method keeps with it: 0.85 to 0.94 there, 0.913 in the mean",
+        "lines_old >= uniform_old + 0.02": "At equal new facts one scale does nearly as well: on seeds 100 to 105 the "
+        "method keeps from 0.005 less to 0.012 more, 0.006 in the mean. On seeds 100 and 101 it grows with the rate of "
+        "tuning, to 0.020 in the mean at 7e-4 and 0.035 at 1e-3, where old facts are below 0.9",
     },
     changed=(
         RATE,
+        Changed("steps of tuning", "150", "300", "chosen on seeds 100 and 101: the method then knows 0.989 and 0.986 "
+                "of the new facts and 0.930 and 0.908 of the old ones; with 150 it knows 0.983 and 0.980 of the new, "
+                "and on seeds 0 to 2 it had known 0.975"),
+        Changed("one scale for all blocks", "0.8", "the smallest that knows the new facts as well, in steps of 0.005",
+                "in steps of 0.05, as it had been, it was larger than need be: on seeds 100 and 101, tuned at 6e-4, "
+                "the method kept 0.031 more than it, and 0.014 more in steps of 0.005"),
         Changed("head and last norm", "scaled by alpha in the published edit", "as the last block",
                 "as in the card's prototype, since new facts need their tokens; published_... are the former"),
     ),
