@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -20,22 +19,6 @@ from oblivio.terms import fit
 A, GROUPS, REG = 0.5, 4, 0.003
 LR = 6.5e-4  # of the tuning
 L2 = 0.03  # as in hft's claim
-
-
-class Faster(Tuned):
-    """Tuned at the rate of this claim."""
-
-    @functools.cached_property
-    def full(self) -> Problem:
-        """After plain fine-tuning of all weights."""
-        return self.after(training().but(opt=adamw(LR, wd=0.01)))
-
-
-@functools.cache
-def faster(seed: int) -> Faster:
-    """The setting of a seed."""
-    t = tuned(seed)
-    return Faster(t.mini, t.base, t.new, t.old)
 
 
 def uniform(**settings: Any) -> Piece:
@@ -62,7 +45,7 @@ def ratios(t: Tuned, done: Problem) -> list[float]:
 
 def measure(method: Method, seed: int) -> Figures:
     """Probabilities of new and old facts, and the ratios."""
-    t = faster(seed)
+    t = tuned(seed, lr=LR)
     done = t.after(method(a=A, groups=GROUPS, reg=REG)(learned(t)))
     shares = ratios(t, done)
     return {
@@ -70,7 +53,7 @@ def measure(method: Method, seed: int) -> Figures:
         **t.figures("uniform", t.after(uniform(a=A)(learned(t)))),
         **t.figures("ama", done),
         **t.figures("lines", t.after(methods.lines(alpha=0.5)(t.again))),
-        **t.figures("l2", t.after(training(fit("train") + L2 * terms.l2_init()).but(opt=adamw(LR, wd=0.01)))),
+        **t.figures("l2", t.after(training(fit("train") + L2 * terms.l2_init(), lr=LR))),
         **{f"a_{i}": share for i, share in enumerate(shares)},
         "spread": max(shares) - min(shares),
     }

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from oblivio import methods
 from oblivio.claims import language
 from oblivio.claims.claim import Changed, Claim, Figures, Method
-from oblivio.claims.tuned import LR, RATE, TRAINED, Piece, Tuned, tuned
-from oblivio.core.descent import Descent
-from oblivio.core.opt import adamw
+from oblivio.claims.tuned import RATE, TRAINED, Piece, Tuned, tuned
 from oblivio.core.problem import Problem
-from oblivio.terms import fit
 
 ALPHA = 0.5
 STEPS = 300  # of the tuning
 GRID = tuple(i / 200 for i in range(201))  # of uniform scalings
-
-
-class Longer(Tuned):
-    """Tuned for as many steps as this claim has."""
-
-    @functools.cached_property
-    def full(self) -> Problem:
-        """After plain fine-tuning of all weights."""
-        return self.after(Descent(fit("train"), opt=adamw(LR, wd=0.01), steps=STEPS, batch=None))
-
-
-@functools.cache
-def longer(seed: int) -> Longer:
-    """The setting of a seed."""
-    t = tuned(seed)
-    return Longer(t.mini, t.base, t.new, t.old)
 
 
 def uniform(alpha: float = ALPHA, beta: float | None = None, head: str = "last") -> Piece:
@@ -59,7 +39,7 @@ def apart(a: Any, b: Any) -> float:
 
 def measure(method: Method, seed: int) -> Figures:
     """Probabilities of new and old facts under different scalings of one fine-tuning."""
-    t = longer(seed)
+    t = tuned(seed, steps=STEPS)
     scaled = {
         "lines": t.after(method(alpha=ALPHA)(t.again)),
         "reversed": t.after(method(alpha=1.0, beta=ALPHA - 1)(t.again)),

@@ -30,9 +30,9 @@ RATE = Changed("rate of tuning", "1e-3", "5e-4", "chosen on seed 100: plain tuni
                "as in the card (0.77); at 1e-3 it keeps 0.52")  # fmt: skip
 
 
-def training(loss: Any = None, where: Where | str = "model.*") -> Stage:
+def training(loss: Any = None, where: Where | str = "model.*", *, lr: float = LR, steps: int = STEPS) -> Stage:
     """The fine-tuning."""
-    return Descent(loss or fit("train"), where=where, opt=adamw(LR, wd=0.01), steps=STEPS, batch=None)
+    return Descent(loss or fit("train"), where=where, opt=adamw(lr, wd=0.01), steps=steps, batch=None)
 
 
 def host(**_: Any) -> Piece:
@@ -48,6 +48,8 @@ class Tuned:
     base: nn.Module
     new: Tokens
     old: Tokens
+    lr: float = LR
+    steps: int = STEPS
 
     @property
     def problem(self) -> Problem:
@@ -61,7 +63,7 @@ class Tuned:
     @functools.cached_property
     def full(self) -> Problem:
         """After plain fine-tuning of all weights."""
-        return self.after(training())
+        return self.after(training(lr=self.lr, steps=self.steps))
 
     @property
     def again(self) -> Stage:
@@ -84,7 +86,7 @@ def become(problem: Problem, weights: Grads) -> None:
 
 
 @functools.cache
-def tuned(seed: int) -> Tuned:
+def tuned(seed: int, lr: float = LR, steps: int = STEPS) -> Tuned:
     """The setting of a seed; the base is the model that never saw the six people."""
     mini = language.mini(seed)
-    return Tuned(mini, mini.retrained(), mini.tokens("forget"), mini.tokens("retain+world"))
+    return Tuned(mini, mini.retrained(), mini.tokens("forget"), mini.tokens("retain+world"), lr, steps)
