@@ -16,6 +16,8 @@ from oblivio.cli.app import application
 from oblivio.core.errors import BadInput
 from oblivio.jobs import folder
 from oblivio.jobs.job import Job
+from oblivio.jobs.language.job import LanguageJob
+from oblivio.jobs.language.sequence import TextRequests
 from oblivio.jobs.sequence import Requests
 
 ROOT = Path(__file__).parent.parent
@@ -94,7 +96,10 @@ def test_yaml_of_the_pages_is_of_a_job():
     for path in PAGES:
         for block in blocks(path, "yaml"):
             fields = yaml.safe_load(block)
-            assert (Requests if "requests" in fields else Job).of(**{**whole, **fields}), path
+            if fields.get("kind") == "language":
+                assert (TextRequests if "requests" in fields else LanguageJob).of(**fields), path
+            else:
+                assert (Requests if "requests" in fields else Job).of(**{**whole, **fields}), path
 
 
 def test_job_of_the_guide_is_that_of_the_example():

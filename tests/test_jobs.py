@@ -60,7 +60,7 @@ def test_a_job_writes_model_job_log_and_report(tmp_path: Path) -> None:
 def test_the_written_job_shows_every_default_and_means_the_same(tmp_path: Path) -> None:
     forget.run(job(), tmp_path / "one")
     written = yaml.safe_load((tmp_path / "one" / "job.yaml").read_text())
-    assert written["method"]["settings"] == {"lr": 0.01, "epochs": 1, "batch": 64, "wd": 5e-4}
+    assert written["method"]["settings"] == {"lr": 0.01, "epochs": 1, "batch": 64, "wd": 5e-4, "optimiser": "sgd"}
     assert written["data"]["valid"] == 0.1
     assert written["recipe"]["optimiser"] == "adamw"
     forget.run(Job.load(tmp_path / "one" / "job.yaml"), tmp_path / "two")

@@ -29,7 +29,7 @@ from oblivio.tasks.vision_language import VisionLanguage
 from oblivio.terms import fit
 
 ROWS, GONE, HELD = 160, 13, 40  # of training, of these to forget (no number of chunks divides them), of test
-FEW = 80  # of training, of texts
+FEW = 80  # of training, where a pass costs more
 END, PICTURE = 1, 2  # tokens: one ends an answer, one stands for a part of a picture
 
 
@@ -196,7 +196,7 @@ def _nodes() -> Tiny:
     x = torch.arange(ROWS + HELD)
     gone = (data.y[:ROWS] == 3).nonzero().flatten()[:GONE]
     task = Nodes(data.graph.without_nodes(gone), data.graph)
-    return Tiny("nodes", task, _gcn(4), lambda: (x, data.y), lambda x, y: y == 3)
+    return Tiny("nodes", task, _gcn(4), lambda: (x, data.y), lambda x, y: y == 3, size=FEW)
 
 
 def _links() -> Tiny:
@@ -208,7 +208,7 @@ def _links() -> Tiny:
     held = data.graph.places(x[ROWS:][y[ROWS:] == 1])
     known = data.graph.without_edges(data.graph.edges.T[held])
     task = Links(known.without_edges(x[:ROWS][y[:ROWS] == 1][:GONE]), known)
-    return Tiny("links", task, _gcn(8), lambda: (x, y), lambda x, y: y == 1)
+    return Tiny("links", task, _gcn(8), lambda: (x, y), lambda x, y: y == 1, size=FEW)
 
 
 def _gcn(outputs: int) -> Callable[[], nn.Module]:
@@ -285,7 +285,7 @@ TABLE: dict[str, Tiny] = {
     tiny.name: tiny
     for tiny in (
         Tiny("digits", "classification", _mlp(64, 16, 10), _digits, lambda x, y: y == 3),
-        Tiny("images", "classification", _conv, _pictures, lambda x, y: y == 3),
+        Tiny("images", "classification", _conv, _pictures, lambda x, y: y == 3, size=FEW),
         Tiny("tumours", "binary", _mlp(30, 8, 1), _tumours, lambda x, y: (y == 1) & (x[:, 0] > -0.2)),
         Tiny("labels", "multilabel", _mlp(64, 16, 3), _labels, lambda x, y: y.sum(1) == 3),
         Tiny("diabetes", "regression", _mlp(10, 8, 1), _diabetes, lambda x, y: y > 0.8),

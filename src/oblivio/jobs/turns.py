@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from oblivio.core.errors import BadInput
 from oblivio.core.files import write_bytes, write_json
@@ -14,14 +14,11 @@ from oblivio.core.run import Watch
 from oblivio.jobs import folder
 from oblivio.jobs.section import Section
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 RECORD, JOB = "sequence.json", "sequence.yaml"
 Tell = Callable[[str], None]
 J = TypeVar("J", bound=Section)
 R = TypeVar("R")
-S = TypeVar("S", bound="DataclassInstance")
+S = TypeVar("S", bound=Any)  # a dataclass
 
 
 class Turns(ABC, Generic[J, R, S]):
