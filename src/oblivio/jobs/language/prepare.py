@@ -147,13 +147,9 @@ def _model(job: LanguageJob, texts: Texts) -> tuple[Any, Any]:
     if job.model.folder is None:
         words = job.model.tokenizer == "words"
         return None, word_tokens(texts) if words else byte_tokens(texts, job.model.vocabulary)
-    return _one(*open_model(located(job.model.folder), job.model.trust), job)
-
-
-def _one(model: Any, tokenizer: Any, job: LanguageJob) -> tuple[Any, Any]:
-    """An adapter that is not what is to move becomes part of the weights: a folder of PEFT cannot hold moved ones."""
+    model, tokenizer = open_model(located(job.model.folder), job.model.trust)
     if len(adapters(model)) == 1 and job.adapter is None and not isinstance(model, Wrap):
-        merge_adapters({"model": model})
+        merge_adapters({"model": model})  # all may move now, and a folder of PEFT holds an adapter alone
     return model, tokenizer
 
 

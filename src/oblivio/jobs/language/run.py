@@ -38,9 +38,9 @@ def run(job: LanguageJob, out: str | Path, *, watch: Sequence[Watch] = (), resum
 
     Args:
         job: what to do.
-        out: a new folder: ``model/`` (of Transformers or PEFT; beside an adapter ``original/``, where that was trained
-            here), ``job.yaml`` with every default visible, ``log.jsonl``,
-            ``report.html``, ``report.json``, ``rows.parquet``, and ``texts.jsonl`` where the job asks for it.
+        out: a new folder: ``model/`` (of Transformers or PEFT; an adapter's base, where it was trained here, is in
+            ``original/``), ``job.yaml`` with every default visible, ``log.jsonl``, ``report.html``, ``report.json``,
+            ``rows.parquet``, and ``texts.jsonl`` where the job asks for it.
         watch: called after every step of every training.
         resume: go on with the job that was interrupted in ``out``.
 
@@ -53,14 +53,9 @@ def run(job: LanguageJob, out: str | Path, *, watch: Sequence[Watch] = (), resum
         folder.check_resumable(out) if resume else folder.check_new(out)
     ready = prepare(job, team)
     team.wait()
-    return do(ready, out, watch=watch, resume=resume)
-
-
-def do(ready: Ready, out: Path, *, watch: Sequence[Watch] = (), resume: bool = False) -> Outcome:
-    """Do a job that has been checked, in a folder that is new, or that of the job to go on with."""
-    if ready.team.rank == 0 and not resume:
+    if team.rank == 0 and not resume:
         folder.begin(out, ready.job)
-    ready.team.wait()
+    team.wait()
     return _Work(ready, out, watch).do()
 
 
