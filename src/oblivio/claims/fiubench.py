@@ -137,7 +137,7 @@ def unlearned(seed: int) -> Figures:
     found = scores(case, start, "original")
     for name, plan in baselines().items():
         changed = start.copy()
-        Run(until(plan, lambda problem: case.match(problem, "forget") <= GONE), changed).go()
+        Run(until(plan, lambda problem: case.match(problem, "forget") <= GONE, every=1), changed).go()
         found |= scores(case, changed, name) | {f"{name}_steps": changed.work["steps"]}
     ended = start.copy()
     Run(baselines()["po"], ended).go()
@@ -186,15 +186,16 @@ CLAIM = Claim(
                 "the same; three pictures of a person are learned, shifted by up to a pixel, noise 0.2 of the pattern",
                 "the card gives no sizes"),
         Changed("where baselines are compared", "at equal exact match",
-                "at the first of every five steps with an exact match of 0.05 or less; refusals after all epochs "
-                "(po_end)", "forgetting goes on at different speeds; refusals become fluent later"),
+                "at the first step with an exact match of 0.05 or less; refusals after all epochs (po_end)",
+                "forgetting goes on at different speeds; refusals become fluent later. First measured on seeds 0 to 2 "
+                "by looks at every fifth step, gradient difference had gone far beyond when it was seen (AUC 0.15). "
+                "With looks at every step the last condition holds on seed 100 and in the mean with 101, not on 101"),
         Changed("model-judged answers, MME and POPE", "part of utility", "left out",
                 "there is no judge and no general ability in the testbed"),
     ),
     because={
-        "abs(po_auc - retrained_auc) > abs(gd_auc - retrained_auc)": "Here gradient difference over-forgets (AUC "
-        "0.15 where retrained models have 0.51), "
-        "which is as far"
-        "off as the refusals' side: the sides differ, not the distances.",
+        "abs(po_auc - retrained_auc) > abs(gd_auc - retrained_auc)": "The last few answers hold out on some seeds "
+        "while the others are pressed far below what retrained models give them: on seed 101 gradient difference needs "
+        "105 steps where on seed 100 it needs 29, and its AUC ends at 0.01. The sides differ, not the distances",
     },
 )  # fmt: skip
