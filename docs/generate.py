@@ -23,6 +23,7 @@ from typing import Any
 
 from job_fields import fields
 from language_tables import in_turn, tofu
+from tables import table
 
 import oblivio as ob
 from oblivio import networks
@@ -45,12 +46,6 @@ from oblivio.tasks import TASKS
 
 DOCS = Path(__file__).parent
 PART = re.compile(r"(<!-- made: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 # --- methods
@@ -313,7 +308,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "job": job, "language-job": language_job,
     "fashion": fashion,
     "probes": probes, "policies": policies, "verdicts": verdicts,
-    "in-turn": lambda: table(*in_turn()), "tofu": lambda: table(*tofu()),
+    "in-turn": in_turn, "tofu": tofu,
     "language-probes": language_probes, "language-policies": language_policies,
 }  # fmt: skip
 

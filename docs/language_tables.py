@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+from tables import table
+
 from oblivio.audits.report import Report
 from oblivio.audits.verdict import named
 
@@ -16,10 +18,9 @@ FIGURES = {
     "forget_quality": "forget quality (p)", "min_k": "Min-K AUC", "retain": "probability, retained",
     "kept": "world facts", "utility": "utility",
 }  # fmt: skip
-Table = tuple[list[str], list[list[str]]]
 
 
-def in_turn() -> Table:
+def in_turn() -> str:
     """A line a method: what is left after five requests, of these and of the rest; and of the rest after the first."""
     head = ["method", "left of the last", "the most of an earlier one", "retrained", "retained, after 1", "after 5",
             "never given, after 1", "after 5", "seconds a request"]  # fmt: skip
@@ -31,10 +32,10 @@ def in_turn() -> Table:
                    first["kept"], last["kept"])  # fmt: skip
         seconds = fmean(each["seconds"] for each in served)
         rows.append([f"`{last['method']}`", *map(_number, figures), f"{seconds:.1f}"])
-    return head, rows
+    return table(head, rows)
 
 
-def tofu() -> Table:
+def tofu() -> str:
     """A line a model: the original, the retrained ones in the mean, and every method, with its verdict."""
     reports = {path.stem: Report.load(path) for path in sorted((RESULTS / "tofu").glob("*.json"))}
     rows = []
@@ -43,7 +44,7 @@ def tofu() -> Table:
             rows += [["the original", *_line(report, ["original"]), ""],
                      ["retrained, mean of 3", *_line(report, named(report, "reference")), ""]]  # fmt: skip
         rows.append([f"`{name}`", *_line(report, [report["method"]["name"]]), report["verdict"]["word"]])
-    return ["model", *FIGURES.values(), "verdict"], rows
+    return table(["model", *FIGURES.values(), "verdict"], rows)
 
 
 def _line(report: Report, models: Sequence[str]) -> list[str]:

@@ -10,9 +10,9 @@ from statistics import fmean
 from typing import Any
 
 import generate
-from generate import table
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from tables import table
 
 from oblivio import learners, methods, problems
 from oblivio.cli import lookup, records
