@@ -18,7 +18,7 @@ from oblivio.audits.report import Report
 from oblivio.cli import language
 from oblivio.core.errors import BadInput
 from oblivio.core.team import ALONE
-from oblivio.jobs.language.job import EXAMPLE, LanguageJob
+from oblivio.jobs.language.job import EXAMPLE, Adapter, LanguageJob
 from oblivio.jobs.language.prepare import prepare
 from oblivio.jobs.language.run import run
 from oblivio.networks.language import open_model
@@ -151,6 +151,8 @@ def test_the_examples_are_jobs_and_options_beside_them_win(text: str, tmp_path: 
     assert read.method is not None
     assert (read.method.name, read.method.settings["beta"], read.seed) == ("npo", 0.5, 3)
     assert read.recipe.steps == 600  # as the file has it
+    (tmp_path / "job.yaml").write_text(read.to_yaml())  # with every default, among them no adapter
+    assert language.job_of({"job": tmp_path / "job.yaml", "adapter": "lora"}).adapter == Adapter()
 
 
 @pytest.mark.parametrize(

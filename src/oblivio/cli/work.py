@@ -53,8 +53,15 @@ def filled(
         chosen["pieces"] = [piece(words) for words in chosen["pieces"]]
     for name, value in chosen.items():
         *outer, last = places[name]
-        functools.reduce(lambda inside, section: inside.setdefault(section, {}), outer, fields)[last] = value
+        functools.reduce(_section, outer, fields)[last] = value
     return kind.of(**fields)
+
+
+def _section(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of a job's fields; a new one where there is none, or where a written job says so."""
+    fields[name] = {} if fields.get(name) is None else fields[name]
+    section: dict[str, Any] = fields[name]
+    return section
 
 
 def piece(words: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from oblivio.tasks.vision_language import VisionLanguage
 from oblivio.terms import fit
 
 ROWS, GONE, HELD = 160, 13, 40  # of training, of these to forget (no number of chunks divides them), of test
-FEW = 80  # of training, where a pass costs more
+FEW = 80  # of training, where a pass costs more; of classes by their rows too few would be forgotten
 END, PICTURE = 1, 2  # tokens: one ends an answer, one stands for a part of a picture
 
 
@@ -285,7 +285,7 @@ TABLE: dict[str, Tiny] = {
     tiny.name: tiny
     for tiny in (
         Tiny("digits", "classification", _mlp(64, 16, 10), _digits, lambda x, y: y == 3),
-        Tiny("images", "classification", _conv, _pictures, lambda x, y: y == 3, size=FEW),
+        Tiny("images", "classification", _conv, _pictures, lambda x, y: y == 3),
         Tiny("tumours", "binary", _mlp(30, 8, 1), _tumours, lambda x, y: (y == 1) & (x[:, 0] > -0.2)),
         Tiny("labels", "multilabel", _mlp(64, 16, 3), _labels, lambda x, y: y.sum(1) == 3),
         Tiny("diabetes", "regression", _mlp(10, 8, 1), _diabetes, lambda x, y: y > 0.8),

@@ -19,7 +19,7 @@ from oblivio.terms.vectors import SMALLEST
 
 
 def unopposed(g: Grads, r: Grads) -> Grads:
-    """``g`` without the part of it that points against ``r``: g - min(g . r, 0) / |r|^2 r."""
+    """``g`` without the part of it that points against ``r``: g - min(g . r, 0) / |r|^2 r; r = 0 has none."""
     return add(g, r, -dot(g, r).clamp(max=0) / dot(r, r).clamp(min=SMALLEST))
 
 
