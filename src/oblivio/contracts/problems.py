@@ -29,7 +29,7 @@ from oblivio.tasks.vision_language import VisionLanguage
 from oblivio.terms import fit
 
 ROWS, GONE, HELD = 160, 13, 40  # of training, of these to forget (no number of chunks divides them), of test
-FEW = 80  # of training, where a pass costs more; of classes by their rows too few would be forgotten
+FEW = 80  # of training, where a pass costs more
 END, PICTURE = 1, 2  # tokens: one ends an answer, one stands for a part of a picture
 
 
